@@ -1,0 +1,1 @@
+"""Preflight: one fact per file, each finding with its remedy."""

@@ -1,0 +1,1 @@
+"""An embedded PostgreSQL and the clients that write to it."""

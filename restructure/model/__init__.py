@@ -1,0 +1,1 @@
+"""Plain values that every floor may use. Nothing here talks to a server."""

@@ -1,0 +1,53 @@
+"""The phases of a job, and which may follow which."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where a job is. Who leaves each phase is named beside it."""
+
+    PLANNED = "planned"  # left by the runner when the checks pass
+    SETUP = "setup"  # left when slot, shadow and barrier are done
+    COPY = "copy"  # left when every chunk is done
+    INDEX = "index"  # left when the shadow has all its indexes
+    CATCHUP = "catchup"  # left when few keys are pending
+    READY = "ready"  # left by a cutover that somebody asked for
+    CUTOVER = "cutover"  # left inside the swap transaction, or back to ready
+    LIVE = "live"  # the new shape serves; left by finalize or revert
+    REVERTED = "reverted"  # the old shape serves again
+    FINALIZED = "finalized"  # the end
+    ABORTED = "aborted"  # the end, with the source as it was
+
+
+_BEFORE_SWAP = (
+    Phase.PLANNED,
+    Phase.SETUP,
+    Phase.COPY,
+    Phase.INDEX,
+    Phase.CATCHUP,
+    Phase.READY,
+    Phase.CUTOVER,
+)
+
+TRANSITIONS: dict[Phase, frozenset[Phase]] = {
+    Phase.PLANNED: frozenset({Phase.SETUP, Phase.ABORTED}),
+    Phase.SETUP: frozenset({Phase.COPY, Phase.ABORTED}),
+    Phase.COPY: frozenset({Phase.INDEX, Phase.ABORTED}),
+    Phase.INDEX: frozenset({Phase.CATCHUP, Phase.COPY, Phase.ABORTED}),
+    Phase.CATCHUP: frozenset({Phase.READY, Phase.ABORTED}),
+    Phase.READY: frozenset({Phase.CUTOVER, Phase.CATCHUP, Phase.ABORTED}),
+    Phase.CUTOVER: frozenset({Phase.LIVE, Phase.READY, Phase.ABORTED}),
+    Phase.LIVE: frozenset({Phase.REVERTED, Phase.FINALIZED}),
+    Phase.REVERTED: frozenset({Phase.CUTOVER, Phase.ABORTED}),
+    Phase.FINALIZED: frozenset(),
+    Phase.ABORTED: frozenset(),
+}
+
+ENDED = frozenset({Phase.FINALIZED, Phase.ABORTED})
+
+
+def before_swap(phase: Phase) -> bool:
+    """Whether clients still use the source table."""
+    return phase in _BEFORE_SWAP

@@ -1,0 +1,1 @@
+"""The life of a job, one phase per file, doing beside undoing."""

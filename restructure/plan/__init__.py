@@ -1,0 +1,1 @@
+"""The plan file: what a job is asked to do."""

@@ -1,0 +1,1 @@
+"""PostgreSQL as we use it: one noun of the server per file."""

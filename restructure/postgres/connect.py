@@ -1,0 +1,107 @@
+"""Connections: how every session of ours is opened, named and kept from the role's own settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from restructure.errors import Retryable, UsageError
+
+Connection = psycopg.Connection[TupleRow]
+
+APPLICATION = "restructure"
+
+_SESSION = """
+SELECT set_config('row_security', 'off', false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('default_transaction_read_only', 'off', false),
+       set_config('synchronous_commit', 'local', false),
+       set_config('statement_timeout', '0', false),
+       set_config('lock_timeout', '0', false),
+       set_config('idle_in_transaction_session_timeout', '0', false),
+       set_config('idle_session_timeout', '0', false),
+       set_config('default_tablespace', '', false)
+"""
+"""What a role or a database may have set otherwise, and what we cannot live with.
+
+row_security off turns silent filtering of our copy into an error; a repeatable-read
+default would give the cutover a snapshot from before its lock; synchronous_commit stays local
+because our own stream may be what a synchronous commit waits for, which would never end.
+"""
+
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "connect_timeout": 10,
+}
+
+
+def application_name(job: str, role: str) -> str:
+    """The name by which one of our sessions is known in pg_stat_activity.
+
+    Cut to 63 bytes as the server would do itself.
+    """
+    return f"{APPLICATION} {job} {role}"[:63]
+
+
+def connect(dsn: str, *, job: str = "-", role: str = "main", autocommit: bool = True) -> Connection:
+    """Open a session for ``role`` ("copy 1", "apply 2", "cutover" …) of ``job``.
+
+    Raises UsageError where the DSN itself is wrong, Retryable where the server does not
+    answer. Neither shows the password.
+    """
+    try:
+        connection = psycopg.connect(_conninfo(dsn, application_name(job, role)), autocommit=True)
+    except psycopg.ProgrammingError as error:
+        raise UsageError(
+            "the connection string is not one that PostgreSQL understands",
+            hint="Use postgresql://user@host:port/database or key=value words.",
+        ) from error
+    except psycopg.OperationalError as error:
+        raise Retryable(f"cannot connect: {_first_line(error)}", hint=describe(dsn)) from error
+    connection.execute(_SESSION)
+    if connection.info.server_version >= 170000:
+        connection.execute("SELECT set_config('transaction_timeout', '0', false)")
+    connection.autocommit = autocommit
+    return connection
+
+
+def connect_replication(dsn: str, *, job: str, role: str, **settings: str) -> Connection:
+    """Open a walsender session on the DSN's database, with server ``settings`` for it.
+
+    Raises as :func:`connect` does.
+    """
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    conninfo = _conninfo(dsn, application_name(job, role), replication="database", options=options)
+    try:
+        return psycopg.connect(conninfo, autocommit=True)
+    except psycopg.OperationalError as error:
+        raise Retryable(
+            f"cannot open a replication connection: {_first_line(error)}", hint=describe(dsn)
+        ) from error
+
+
+def describe(dsn: str) -> str:
+    """Where a DSN leads, without its password."""
+    words = conninfo_to_dict(dsn)
+    words.pop("password", None)
+    shown = " ".join(f"{name}={words[name]}" for name in ("host", "port", "dbname", "user") if words.get(name))
+    return f"Tried {shown}." if shown else "Tried libpq's own defaults and PG* variables."
+
+
+def _conninfo(dsn: str, name: str, options: str = "", **extra: Any) -> str:
+    words = conninfo_to_dict(dsn)
+    both = f"{words.get('options') or ''} {options}".strip()
+    merged: dict[str, Any] = {**_KEEPALIVE, **words, **extra, "application_name": name}
+    if both:
+        merged["options"] = both
+    return make_conninfo("", **merged)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""The table as it is, the table as it will be, and the mapping between the two."""

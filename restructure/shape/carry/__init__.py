@@ -1,0 +1,1 @@
+"""What hangs on a table: one kind of dependent per file."""
