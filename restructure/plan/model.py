@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from restructure.plan.units import Duration, Size
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -16,15 +18,15 @@ class Copy(_Section):
     """How rows are copied. ``chunk_target`` is the time one chunk should take."""
 
     workers: int = Field(default=2, ge=1, le=16)
-    chunk_target: timedelta = timedelta(milliseconds=500)
+    chunk_target: Duration = timedelta(milliseconds=500)
 
 
 class Throttle(_Section):
     """When to slow down for production's sake. None means: do not look."""
 
-    replica_lag: timedelta | None = None
-    wal_retained: int | None = None  # bytes; past it the copy slows
-    wal_limit: int | None = None  # bytes; past it the job gives up its slot
+    replica_lag: Duration | None = None
+    wal_retained: Size | None = None  # bytes; past it the copy slows
+    wal_limit: Size | None = None  # bytes; past it the job gives up its slot
     query: str | None = None  # boolean (true = hold) or a number against ``query_limit``
     query_limit: float | None = None
 
@@ -36,15 +38,19 @@ class Verify(_Section):
 class Cutover(_Section):
     """``lock_timeout`` per try for the lock, ``lock_budget`` for holding it."""
 
-    lock_timeout: timedelta = timedelta(milliseconds=300)
-    lock_budget: timedelta = timedelta(seconds=1)
+    lock_timeout: Duration = timedelta(milliseconds=300)
+    lock_budget: Duration = timedelta(seconds=1)
     attempts: int = Field(default=60, ge=1)
     terminate_blockers: bool = False
     old_snapshots: Literal["wait", "warn", "refuse"] = "wait"
 
 
 class Plan(BaseModel):
-    """One job. ``alter`` and ``create`` exclude each other; one of them is given."""
+    """One job. ``alter`` and ``create`` exclude each other; one of them is given.
+
+    Column names (in ``columns``, ``reverse`` and ``drop``) are exact, as the catalogs store
+    them: unquoted and not folded to lower case. ``table`` is written as in SQL.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -62,3 +68,12 @@ class Plan(BaseModel):
     throttle: Throttle = Throttle()
     verify: Verify = Verify()
     cutover: Cutover = Cutover()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan for the catalog, defaults included: a later version may have others."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Plan:
+        """Read back what :meth:`to_json` made."""
+        return cls.model_validate(stored)

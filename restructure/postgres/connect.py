@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import psycopg
@@ -67,6 +68,9 @@ def connect(dsn: str, *, job: str = "-", role: str = "main", autocommit: bool = 
     connection.execute(_SESSION)
     if connection.info.server_version >= 170000:
         connection.execute("SELECT set_config('transaction_timeout', '0', false)")
+    with contextlib.suppress(psycopg.DatabaseError):
+        # a backend whose client was killed notices within a statement, not after it; Linux servers only
+        connection.execute("SET client_connection_check_interval = '1s'")
     connection.autocommit = autocommit
     return connection
 

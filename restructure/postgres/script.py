@@ -12,6 +12,15 @@ from restructure.postgres.connect import Connection
 Statement = LiteralString | sql.Composable
 
 
+def raw(text: str) -> sql.SQL:
+    """SQL that PostgreSQL printed itself or that the plan holds, to be put into a statement as it is.
+
+    A percent sign is doubled, because psycopg reads a single one as a placeholder in every
+    statement that is executed with parameters, even with none in them.
+    """
+    return sql.SQL(text.replace("%", "%%"))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One statement, the strongest lock it takes and on what, and why it is run."""
@@ -19,6 +28,11 @@ class Step:
     text: str
     lock: str
     why: str
+
+    @classmethod
+    def of(cls, connection: Connection, statement: sql.Composable, *, lock: str, why: str) -> Step:
+        """A step that is only composed now and run later."""
+        return cls(statement.as_string(connection), lock, why)
 
 
 class Script:

@@ -1,0 +1,139 @@
+"""The spool: dirty keys in the order they arrived, append-only, typed like the source's key.
+
+Append-only because an upsert would lose the mark that arrives while an older one of the same
+key is being applied; appliers delete exactly the rows they used, by id.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from psycopg import sql
+
+from restructure.model.change import Batch, Origin
+from restructure.model.names import STATE_SCHEMA, Names
+from restructure.model.relation import KeyColumn
+from restructure.postgres.connect import Connection
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_TRAILER = struct.pack(">h", -1)
+_NULL = struct.pack(">i", -1)
+
+
+class Spool:
+    """The spool table of one job. Key column ``i`` of the source is column ``k<i>`` here."""
+
+    def __init__(self, names: Names, key: tuple[KeyColumn, ...]) -> None:
+        self.key = key
+        self.table = sql.Identifier(STATE_SCHEMA, names.spool)
+        self.quarantine = sql.Identifier(STATE_SCHEMA, names.quarantine)
+        self.fields = [f"k{number}" for number in range(1, len(key) + 1)]
+        self.columns = [sql.Identifier(field) for field in self.fields]
+        self._copy = sql.SQL("COPY {} (xid, committed, truncated, {}) FROM STDIN (FORMAT BINARY)").format(
+            self.table, sql.SQL(", ").join(self.columns)
+        )
+
+    def create(self, connection: Connection) -> None:
+        """Make spool and quarantine anew, in the caller's transaction."""
+        self.drop(connection)
+        typed = [
+            sql.SQL("{} {}{}").format(
+                column,
+                sql.SQL(key.type_sql),  # type: ignore[arg-type]  # printed by the server, not by a person
+                sql.SQL(" COLLATE " + key.collation_sql) if key.collation_sql else sql.SQL(""),  # type: ignore[arg-type]
+            )
+            for column, key in zip(self.columns, self.key, strict=True)
+        ]
+        connection.execute(
+            sql.SQL(
+                "CREATE TABLE {} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, xid xid8 NOT NULL,"
+                " committed timestamptz, truncated oid, {})"
+            ).format(self.table, sql.SQL(", ").join(typed))
+        )
+        connection.execute(
+            sql.SQL(
+                "CREATE TABLE {} ({}, sqlstate text NOT NULL, reason text NOT NULL,"
+                " at timestamptz NOT NULL DEFAULT clock_timestamp())"
+            ).format(self.quarantine, sql.SQL(", ").join(typed))
+        )
+
+    def drop(self, connection: Connection) -> None:
+        """Remove spool and quarantine."""
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.table, self.quarantine))
+
+    def append(self, connection: Connection, batches: Iterable[Batch]) -> int:
+        """Add the batches' keys and truncations in order; return how many rows that made.
+
+        The key bytes are already COPY BINARY fields, so that a row costs one join of bytes and
+        no value is ever decoded here.
+        """
+        rows = list(self._rows(batches))
+        if rows:
+            with connection.cursor() as cursor, cursor.copy(self._copy) as copy:
+                copy.write(_HEADER)
+                for start in range(0, len(rows), 4096):
+                    copy.write(b"".join(rows[start : start + 4096]))
+                copy.write(_TRAILER)
+        return len(rows)
+
+    def _rows(self, batches: Iterable[Batch]) -> Iterable[bytes]:
+        fields = 3 + len(self.key)
+        for batch in batches:
+            for segment in batch.segments:
+                for relation, origin in segment.truncations:
+                    yield _origin(fields, origin) + struct.pack(">iI", 4, relation) + _NULL * len(self.key)
+                last: Origin | None = None
+                prefix = b""
+                for key, origin in segment.keys.items():
+                    if origin is not last:
+                        prefix, last = _origin(fields, origin) + _NULL, origin
+                    yield prefix + key
+
+    def pending(self, connection: Connection, low: int = 0) -> int:
+        """Rows with an id above ``low``."""
+        row = connection.execute(
+            sql.SQL("SELECT count(*) FROM {} WHERE id > %s").format(self.table), (low,)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def quarantined(self, connection: Connection) -> int:
+        """Keys whose rows the new shape refuses."""
+        row = connection.execute(
+            sql.SQL("SELECT count(DISTINCT ({})) FROM {}").format(
+                sql.SQL(", ").join(self.columns), self.quarantine
+            )
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def retry_quarantined(self, connection: Connection) -> int:
+        """Mark every quarantined key dirty again, in one transaction of its own."""
+        columns = sql.SQL(", ").join(self.columns)
+        cursor = connection.execute(
+            sql.SQL(
+                "WITH freed AS (DELETE FROM {} RETURNING {})"
+                " INSERT INTO {} (xid, {}) SELECT pg_current_xact_id(), {} FROM freed"
+            ).format(self.quarantine, columns, self.table, columns, columns)
+        )
+        return cursor.rowcount
+
+
+def _origin(fields: int, origin: Origin) -> bytes:
+    if origin.committed is None:
+        return struct.pack(">hiqi", fields, 8, origin.xid, -1)
+    return struct.pack(">hiqiq", fields, 8, origin.xid, 8, origin.committed)
+
+
+def store_position(connection: Connection, job: int, position: str) -> None:
+    """Note how far the stream is durable with us, in the transaction that made it so."""
+    connection.execute(
+        """INSERT INTO restructure.stream (job, position) VALUES (%s, %s)
+           ON CONFLICT (job) DO UPDATE SET position = EXCLUDED.position""",
+        (job, position),
+    )
+
+
+def stored_position(connection: Connection, job: int) -> str | None:
+    """The position of the last :func:`store_position`, None before the first."""
+    row = connection.execute("SELECT position FROM restructure.stream WHERE job = %s", (job,)).fetchone()
+    return str(row[0]) if row else None

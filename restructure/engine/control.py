@@ -1,0 +1,111 @@
+"""What may hold or stop the work: signals, pauses, the throttle, a failed thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+from psycopg import errors as pg
+
+from restructure.engine.crew import Crew
+from restructure.errors import Interrupted
+from restructure.postgres.connect import Connection
+
+_TICK = 0.1
+"""Seconds between two looks at the flags while held: pause and stop act well within a second."""
+
+
+class Control:
+    """Flags that every worker looks at between two pieces of work.
+
+    ``throttled`` holds the reason why the copy waits now, ``slowed`` why it goes slowly, or None.
+    """
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        crew.on_failure = self._cancel_running
+        self.paused = threading.Event()
+        self.throttled: str | None = None
+        self.slowed: str | None = None
+        self._stop_reason: Interrupted | None = None
+        self._running: dict[int, Connection] = {}
+        self._lock = threading.Lock()
+
+    def stop(self, reason: str) -> None:
+        """Ask everything to stop; statements under way are cancelled."""
+        self._stop_reason = self._stop_reason or Interrupted(
+            reason, hint="Run the same command again to go on where it stopped."
+        )
+        self._cancel_running()
+
+    def pause(self) -> None:
+        """Hold the work; long statements are cancelled and begin again after the pause."""
+        if not self.paused.is_set():
+            self.paused.set()
+            self._cancel_running()
+
+    def resume(self) -> None:
+        self.paused.clear()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop_reason is not None or self.crew.stopping.is_set()
+
+    def check(self) -> None:
+        """Raise Interrupted if asked to stop, or the error of a thread that failed."""
+        self.crew.check()
+        if self._stop_reason is not None:
+            raise self._stop_reason
+        if self.crew.stopping.is_set():
+            raise Interrupted("stopped")
+
+    def checkpoint(self, *, throttle: bool = False) -> None:
+        """Between two pieces of work: wait while paused (or throttled), raise if stopped."""
+        self.check()
+        while self.paused.is_set() or (throttle and self.throttled):
+            time.sleep(_TICK)
+            self.check()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not through a request to stop."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, _TICK))
+        self.check()
+
+    def long_statement(self, connection: Connection, run: Callable[[], None]) -> None:
+        """Run a statement that may take hours so that pause and stop still act at once.
+
+        It is cancelled on a pause and run again after it: give it work that rolls back
+        whole and may be repeated.
+        """
+        while True:
+            self.checkpoint()
+            try:
+                with self._cancellable(connection):
+                    run()
+                return
+            except pg.QueryCanceled:
+                if not (self.paused.is_set() or self.stopped):
+                    raise
+
+    @contextlib.contextmanager
+    def _cancellable(self, connection: Connection) -> Iterator[None]:
+        with self._lock:
+            self._running[id(connection)] = connection
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.pop(id(connection), None)
+
+    def _cancel_running(self) -> None:
+        with self._lock:
+            running = list(self._running.values())
+        for connection in running:
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=5)

@@ -1,0 +1,243 @@
+"""The SQL of the transform: one place composes what copy, catch-up and cutover run."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from restructure.catalog.spool import Spool
+from restructure.model.relation import Relation
+from restructure.postgres.script import raw
+from restructure.shape.mapping import Mapping
+
+_COMMA = sql.SQL(", ")
+_AND = sql.SQL(" AND ")
+_NEW = "restructure_new"
+_OLD = "restructure_old"
+
+SETTLED = sql.SQL("pg_visible_in_snapshot(xid, pg_current_snapshot())")
+"""True where the statement's own snapshot can see the transaction that dirtied the key.
+
+A commit is decoded as soon as its record is flushed, which is before it is visible (PostgreSQL,
+xact.c, RecordTransactionCommit; longest while a synchronous standby is awaited): a re-read before that
+would find the old row. An aborted transaction counts as visible, and costs a needless re-read.
+"""
+
+
+class Transform:
+    """Statements that bring rows of ``source`` into ``target``.
+
+    Rows are always read from the source by SQL, with the expressions of the mapping; only
+    keys come from the spool.
+    """
+
+    def __init__(self, source: Relation, target: Relation, mapping: Mapping, spool: Spool) -> None:
+        self.source = source
+        self.target = target
+        self.mapping = mapping
+        self.spool = spool
+        self._alias = sql.Identifier(source.name)
+        self._columns = _COMMA.join(sql.Identifier(column.name) for column in mapping.filled)
+        self._expressions = _COMMA.join(
+            sql.SQL("({})").format(raw(column.expression)) for column in mapping.filled
+        )
+        self._keys = _COMMA.join(spool.columns)
+        self._numbers = range(1, len(mapping.filled) + 1)
+        self._where = sql.SQL(" AND ({})").format(raw(mapping.where)) if mapping.where else sql.SQL("")
+
+    def copy_range(self, leaf: Relation) -> sql.Composed:
+        """Copy the blocks from ``first`` (included) to ``end`` (not) of one leaf."""
+        return sql.SQL(
+            "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {expressions}"
+            " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid >= %(first)s::tid AND {alias}.ctid < %(end)s::tid{where}"
+        ).format(
+            target=self.target.identifier,
+            columns=self._columns,
+            expressions=self._expressions,
+            leaf=leaf.identifier,
+            alias=self._alias,
+            where=self._where,
+        )
+
+    def row_ids(self, leaf: Relation) -> sql.Composed:
+        """The ctid and key of each row in the blocks ``first`` to ``end``."""
+        return sql.SQL(
+            "SELECT {alias}.ctid::text FROM ONLY {leaf} AS {alias}"
+            " WHERE {alias}.ctid >= %(first)s::tid AND {alias}.ctid < %(end)s::tid{where}"
+        ).format(leaf=leaf.identifier, alias=self._alias, where=self._where)
+
+    def copy_row(self, leaf: Relation) -> sql.Composed:
+        """As :meth:`copy_range`, for the one row at ``ctid``."""
+        return sql.SQL(
+            "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {expressions}"
+            " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid = %(ctid)s::tid{where}"
+        ).format(
+            target=self.target.identifier,
+            columns=self._columns,
+            expressions=self._expressions,
+            leaf=leaf.identifier,
+            alias=self._alias,
+            where=self._where,
+        )
+
+    def quarantine_row(self, leaf: Relation) -> sql.Composed:
+        """Note the key of the row at ``ctid`` as refused."""
+        return sql.SQL(
+            "INSERT INTO {quarantine} ({keys}, sqlstate, reason) SELECT {source_keys}, %(sqlstate)s, %(reason)s"
+            " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid = %(ctid)s::tid"
+        ).format(
+            quarantine=self.spool.quarantine,
+            keys=self._keys,
+            source_keys=self._source_keys(),
+            leaf=leaf.identifier,
+            alias=self._alias,
+        )
+
+    def delete_spooled(self) -> sql.Composed:
+        """Remove from the target every key in the spool: copied twice, stale or since deleted."""
+        return self._delete_joined(self._all_spooled())
+
+    def insert_spooled(self) -> sql.Composed:
+        """Read from the source every key in the spool, after :meth:`delete_spooled`."""
+        return self._insert_joined(self._all_spooled())
+
+    def delete_batch(self) -> sql.Composed:
+        """Remove the keys of the session's temporary table ``restructure_batch``."""
+        return self._delete_joined(sql.SQL("SELECT {} FROM pg_temp.restructure_batch").format(self._keys))
+
+    def insert_batch(self) -> sql.Composed:
+        """Read the keys of ``restructure_batch`` numbered from ``first`` to before ``end``."""
+        return self._insert_joined(
+            sql.SQL(
+                "SELECT {} FROM pg_temp.restructure_batch WHERE number >= %(first)s AND number < %(end)s"
+            ).format(self._keys)
+        )
+
+    def merge(self, *, divided: bool) -> sql.Composed:
+        """Apply the settled keys with ``low`` < id <= ``high`` and remove them from the spool.
+
+        One statement, so one snapshot: the gate, the removal and the re-read agree. With
+        ``divided``, only keys whose hash falls to ``part`` of ``parts``, by the types' own
+        hash functions, so that equal keys of different form (1.0 and 1.00) fall together.
+        """
+        mine = (
+            sql.SQL(" AND (hash_record_extended(ROW({}), 0) & 2147483647) %% %(parts)s = %(part)s").format(
+                self._keys
+            )
+            if divided
+            else sql.SQL("")
+        )
+        values = [sql.Identifier(_OLD, f"f{number}") for number in self._numbers]
+        return sql.SQL(
+            "WITH taken AS (DELETE FROM {spool} WHERE id > %(low)s AND id <= %(high)s AND truncated IS NULL"
+            " AND {settled}{mine} RETURNING {keys}),"
+            " dirty AS MATERIALIZED (SELECT DISTINCT {keys} FROM taken ORDER BY {keys})"
+            " MERGE INTO {target} AS {new} USING (SELECT {dirty_keys}, o.* FROM dirty AS d LEFT JOIN {rows} AS o"
+            " ON {found}) AS {old} ON {same}"
+            " WHEN MATCHED AND {old}.present IS NULL THEN DELETE"
+            " WHEN MATCHED THEN UPDATE SET {assignments}"
+            " WHEN NOT MATCHED AND {old}.present THEN"
+            " INSERT ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values})"
+        ).format(
+            spool=self.spool.table,
+            settled=SETTLED,
+            mine=mine,
+            keys=self._keys,
+            target=self.target.identifier,
+            new=sql.Identifier(_NEW),
+            old=sql.Identifier(_OLD),
+            dirty_keys=_COMMA.join(sql.Identifier("d", field) for field in self.spool.fields),
+            rows=self._rows(),
+            found=self._found(),
+            same=self._same_key(_OLD),
+            assignments=_COMMA.join(
+                sql.SQL("{} = {}").format(sql.Identifier(column.name), value)
+                for column, value in zip(self.mapping.filled, values, strict=True)
+            ),
+            columns=self._columns,
+            values=_COMMA.join(values),
+        )
+
+    def delete_absent(self) -> sql.Composed:
+        """Remove rows whose key the source no longer has: what a truncated leaf held."""
+        return sql.SQL(
+            "DELETE FROM {target} AS {new} WHERE NOT EXISTS (SELECT FROM {source} AS {alias} WHERE {same}{where})"
+        ).format(
+            target=self.target.identifier,
+            new=sql.Identifier(_NEW),
+            source=self.source.identifier,
+            alias=self._alias,
+            same=_AND.join(
+                sql.SQL("{} = CAST({} AS {})").format(
+                    sql.Identifier(_NEW, pair.target),
+                    sql.Identifier(self.source.name, pair.source),
+                    raw(pair.target_type),
+                )
+                for pair in self.mapping.key
+            ),
+            where=self._where,
+        )
+
+    def _delete_joined(self, dirty: sql.Composable) -> sql.Composed:
+        return sql.SQL("DELETE FROM {target} AS {new} USING ({dirty}) AS d WHERE {same}").format(
+            target=self.target.identifier, new=sql.Identifier(_NEW), dirty=dirty, same=self._same_key("d")
+        )
+
+    def _insert_joined(self, dirty: sql.Composable) -> sql.Composed:
+        return sql.SQL(
+            "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE"
+            " SELECT {values} FROM ({dirty}) AS d JOIN {rows} AS o ON {found}"
+        ).format(
+            target=self.target.identifier,
+            columns=self._columns,
+            values=_COMMA.join(sql.Identifier("o", f"f{number}") for number in self._numbers),
+            dirty=dirty,
+            rows=self._rows(),
+            found=self._found(),
+        )
+
+    def _rows(self) -> sql.Composed:
+        """The source's transformed rows: keys as o1…, filled columns as f1…, ``present`` true.
+
+        A subquery of its own, so that an expression of the plan sees the columns of the old
+        row and no name of ours.
+        """
+        return sql.SQL("(SELECT {keys}, true AS present, {read} FROM {source} AS {alias} WHERE true{where})").format(
+            keys=_COMMA.join(
+                sql.SQL("{} AS {}").format(
+                    sql.Identifier(self.source.name, key.name), sql.Identifier(f"o{number}")
+                )
+                for number, key in enumerate(self.spool.key, 1)
+            ),
+            read=_COMMA.join(
+                sql.SQL("({}) AS {}").format(raw(column.expression), sql.Identifier(f"f{number}"))
+                for number, column in zip(self._numbers, self.mapping.filled, strict=True)
+            ),
+            source=self.source.identifier,
+            alias=self._alias,
+            where=self._where,
+        )
+
+    def _all_spooled(self) -> sql.Composed:
+        return sql.SQL("SELECT DISTINCT {} FROM {} WHERE truncated IS NULL").format(
+            self._keys, self.spool.table
+        )
+
+    def _found(self) -> sql.Composed:
+        return _AND.join(
+            sql.SQL("{} = {}").format(sql.Identifier("o", f"o{number}"), sql.Identifier("d", field))
+            for number, field in enumerate(self.spool.fields, 1)
+        )
+
+    def _same_key(self, keys: str) -> sql.Composed:
+        pairs = {pair.source: pair for pair in self.mapping.key}
+        return _AND.join(
+            sql.SQL("{} = CAST({} AS {})").format(
+                sql.Identifier(_NEW, pairs[key.name].target),
+                sql.Identifier(keys, field),
+                raw(pairs[key.name].target_type),
+            )
+            for key, field in zip(self.spool.key, self.spool.fields, strict=True)
+        )
+
+    def _source_keys(self) -> sql.Composed:
+        return _COMMA.join(sql.Identifier(self.source.name, key.name) for key in self.spool.key)

@@ -1,0 +1,45 @@
+"""Catch-up: apply the spool until little is left, then give the shadow its statistics."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from restructure.engine.work import Work
+from restructure.model.failpoint import failpoint
+from restructure.model.phase import Phase
+
+FEW_KEYS = 2_000
+"""Pending keys below which the last of them can be merged under the lock: some 20 ms of work."""
+
+
+def run(work: Work) -> None:
+    """Apply until few keys are pending; a source that is faster than we are is followed for ever."""
+    _follow(work)
+    relation = work.made_shadow().relation.identifier
+    work.control.long_statement(
+        work.state, lambda: _execute(work, sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(relation))
+    )
+    _follow(work)
+    work.advance(Phase.READY)
+
+
+def apply_pending(work: Work) -> int:
+    """Apply one window, if anything waits; how many keys went."""
+    gone = work.ready_applier().apply(work.fence)
+    failpoint("catchup.applied")
+    return gone
+
+
+def _follow(work: Work) -> None:
+    while True:
+        work.control.checkpoint()
+        if apply_pending(work):
+            continue
+        work.fence()
+        if work.spool.pending(work.state) <= FEW_KEYS:
+            return
+        work.breathe()
+
+
+def _execute(work: Work, statement: sql.Composed) -> None:
+    work.state.execute(statement)

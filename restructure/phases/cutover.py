@@ -1,0 +1,216 @@
+"""Cutover: one short transaction in which the shadow takes the source's place.
+
+    SHARE UPDATE EXCLUSIVE   evicts autovacuum, disturbs nobody
+    ACCESS EXCLUSIVE         with the plan's short lock_timeout; other tables NOWAIT
+    fence                    from another session: a message of ours would come only after our commit
+    fingerprint              the source must be the table we copied
+    last keys                read under the lock, by the session that holds it
+    swap                     everything that hangs on the table, then SET SCHEMA twice
+    phase row, commit        together, so that a lost answer can be looked up
+
+Whatever fails rolls all of it back, and clients go on with the source table.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+
+from restructure.catalog import job as jobs
+from restructure.engine.applier import apply_everything
+from restructure.engine.drift import Guard
+from restructure.engine.refusal import is_row_error, reason
+from restructure.engine.work import Work
+from restructure.errors import NotNow
+from restructure.model.failpoint import failpoint
+from restructure.model.phase import Phase
+from restructure.phases import outcome
+from restructure.phases.catchup import apply_pending
+from restructure.phases.gates import obstacles
+from restructure.postgres.connect import Connection
+from restructure.postgres.locks import Blocker, blockers
+from restructure.shape.carry.prepare import prepare_shadow
+from restructure.shape.carry.swap import Swap, run_swap, swap_steps
+
+_EVICT_TIMEOUT = "5s"
+"""Above deadlock_timeout (1 s by default), for only then does a waiter cancel an autovacuum."""
+
+_LONGEST_PAUSE = 30.0
+_TERMINATE_FROM = 3
+"""Failed tries after which ``terminate_blockers`` acts, where the plan allows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How long clients waited for us: seconds in which the table was locked, and before that queued."""
+
+    locked: float
+    queued: float
+    last_keys: int
+
+
+def run(work: Work, guard: Guard) -> None:
+    """Try until the swap is committed. Raises NotNow after the plan's number of attempts."""
+    work.advance(Phase.CUTOVER)
+    limits = work.plan.cutover
+    why = ""
+    for attempt in range(1, limits.attempts + 1):
+        work.progress.cutover_attempts = attempt
+        found = obstacles(work, jobs.reload(work.state, work.job.id).bulk_xid)
+        if not found:
+            try:
+                held = _attempt(work, guard)
+            except NotNow as refused:
+                found = [refused.message]
+            else:
+                _celebrate(work, held, attempt)
+                return
+        why = "; ".join(found)
+        work.progress.blocked_by = why
+        work.tell("cutover not yet", attempt=attempt, why=why)
+        if attempt >= _TERMINATE_FROM and limits.terminate_blockers:
+            _terminate_blockers(work)
+        if attempt < limits.attempts:
+            _rest(work, attempt)
+    work.advance(Phase.READY)
+    raise NotNow(
+        f"no cutover in {limits.attempts} attempts: {why}",
+        hint=f"Nothing has changed for clients. Try again: restructure cutover {work.job.name}",
+    )
+
+
+def _attempt(work: Work, guard: Guard) -> Held:
+    """One try. Raises NotNow where the lock is not had or the budget not kept."""
+    shadow = work.made_shadow()
+    prepare_shadow(work.state, work.source, shadow, work.names)
+    with work.connect("cutover") as session:
+        swap = swap_steps(session, work.source, shadow, work.names)
+        snapshot = jobs.reload(work.state, work.job.id).copy_snapshot
+        session.autocommit = False
+        xid = _begin(work, session)
+        asked = time.monotonic()
+        try:
+            _lock(work, session, swap)
+            locked = time.monotonic()
+            keys = _swap_under_lock(work, guard, session, swap, snapshot)
+        except psycopg.Error as error:
+            raise _translated(work, error) from error
+        try:
+            failpoint("cutover.before commit")
+            session.commit()
+            failpoint("cutover.after commit")
+        except psycopg.OperationalError:
+            if not outcome.committed(work, xid):
+                raise NotNow("the connection broke before the swap was committed") from None
+        return Held(time.monotonic() - locked, locked - asked, keys)
+
+
+def _begin(work: Work, session: Connection) -> int:
+    """Open the transaction with a dead man's switch, and note its xid where its fate can be looked up."""
+    budget = int(work.plan.cutover.lock_budget.total_seconds() * 1000)
+    session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    settings = {"idle_in_transaction_session_timeout": 2 * budget, "statement_timeout": 10_000 + budget}
+    if session.info.server_version >= 170000:
+        settings["transaction_timeout"] = 20_000 + 2 * budget
+    for name, milliseconds in settings.items():
+        session.execute("SELECT set_config(%s, %s, true)", (name, f"{milliseconds}ms"))
+    row = session.execute("SELECT pg_current_xact_id()::text").fetchone()
+    assert row is not None
+    jobs.store(work.state, work.job.id, swap_xid=row[0])
+    return int(row[0])
+
+
+def _lock(work: Work, session: Connection, swap: Swap) -> None:
+    source = work.source.relation.identifier
+    session.execute("SELECT set_config('lock_timeout', %s, true)", (_EVICT_TIMEOUT,))
+    session.execute(sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(source))
+    milliseconds = int(work.plan.cutover.lock_timeout.total_seconds() * 1000)
+    session.execute("SELECT set_config('lock_timeout', %s, true)", (f"{milliseconds}ms",))
+    failpoint("cutover.before lock")
+    session.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(source))
+
+
+def _swap_under_lock(
+    work: Work, guard: Guard, session: Connection, swap: Swap, snapshot: str | None
+) -> int:
+    """Everything between the lock and the commit; returns how many keys were merged."""
+    budget = work.plan.cutover.lock_budget.total_seconds()
+    deadline = time.monotonic() + budget
+    capture = work.running_capture()
+    fence = capture.stream.fence()
+    failpoint("cutover.locked")
+    ours = {leaf.oid for leaf in work.source.leaves} | {work.source.relation.oid}
+    for wanted in swap.wanted:
+        if wanted.lockable and wanted.relation.oid not in ours:
+            session.execute(
+                sql.SQL("LOCK TABLE {} IN {} MODE NOWAIT").format(
+                    wanted.relation.identifier, sql.SQL(wanted.mode)
+                )
+            )
+    session.execute("SELECT set_config('statement_timeout', %s, true)", (f"{int(budget * 1000)}ms",))
+    guard.check(session)
+    capture.wait_for(fence, deadline - time.monotonic())
+    failpoint("cutover.drained")
+    keys = apply_everything(session, work.transform(), snapshot)
+    if work.spool.quarantined(session):
+        raise NotNow("a row is refused by the new shape")
+    if time.monotonic() > deadline:
+        raise NotNow(f"{keys} last keys took longer than lock_budget")
+    run_swap(session, swap)
+    failpoint("cutover.swapped")
+    jobs.advance(session, work.job.id, work.token, Phase.CUTOVER, Phase.LIVE)
+    if time.monotonic() > deadline:
+        raise NotNow("the swap took longer than lock_budget")
+    return keys
+
+
+def _translated(work: Work, error: psycopg.Error) -> Exception:
+    """What a database error in the swap transaction means for the next try."""
+    if isinstance(error, pg.LockNotAvailable):
+        found = blockers(work.state, [leaf.oid for leaf in work.source.leaves], "ACCESS EXCLUSIVE")
+        return NotNow("the lock was not had: " + ("; ".join(map(str, found)) or "its holders have ended since"))
+    if isinstance(error, pg.QueryCanceled | pg.DeadlockDetected | pg.IdleInTransactionSessionTimeout):
+        return NotNow(f"the swap was given up: {reason(error)}")
+    if is_row_error(error):
+        return NotNow(f"the last rows are refused by the new shape: {reason(error)}")
+    return error
+
+
+def _terminate_blockers(work: Work) -> None:
+    oids = [leaf.oid for leaf in work.source.leaves]
+    for blocker in blockers(work.state, oids, "ACCESS EXCLUSIVE"):
+        if blocker.kind == "session" and not _ours(blocker):
+            work.state.execute("SELECT pg_terminate_backend(%s)", (blocker.pid,))
+            work.tell("terminated", who=str(blocker))
+
+
+def _ours(blocker: Blocker) -> bool:
+    return blocker.application.startswith("restructure ")
+
+
+def _rest(work: Work, attempt: int) -> None:
+    """Wait longer after each try, with jitter, keeping the shadow in step meanwhile."""
+    pause = min(_LONGEST_PAUSE, 0.25 * 1.5**attempt) * random.uniform(0.5, 1.0)
+    deadline = time.monotonic() + pause
+    while time.monotonic() < deadline:
+        work.control.checkpoint()
+        if not apply_pending(work):
+            work.breathe()
+
+
+def _celebrate(work: Work, held: Held, attempt: int) -> None:
+    work.phase = Phase.LIVE
+    work.progress.blocked_by = None
+    receipt = {
+        "lock_held_ms": round(held.locked * 1000, 2),
+        "lock_wait_ms": round(held.queued * 1000, 2),
+        "attempts": attempt,
+        "last_keys": held.last_keys,
+    }
+    jobs.store(work.state, work.job.id, receipt=receipt)
+    work.tell("swapped", **receipt)

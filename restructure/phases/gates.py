@@ -1,0 +1,63 @@
+"""What stands between now and a cutover, as sentences for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from restructure.engine.work import Work
+from restructure.errors import NotNow
+from restructure.phases.catchup import FEW_KEYS
+from restructure.postgres.locks import blockers
+from restructure.postgres.settled import old_snapshots
+
+_OLD_TRANSACTION = timedelta(seconds=1)
+"""A transaction that has held a lock on the table for so long will not end within a lock_timeout."""
+
+
+def obstacles(work: Work, bulk_xid: int | None) -> list[str]:
+    """Everything that makes a try for the lock useless or harmful now; empty if nothing does."""
+    return list(_obstacles(work, bulk_xid))
+
+
+def _obstacles(work: Work, bulk_xid: int | None) -> Iterator[str]:
+    work.spool.retry_quarantined(work.state)
+    _apply_all(work)
+    if quarantined := work.spool.quarantined(work.state):
+        yield f"{quarantined} rows are refused by the new shape (restructure status {work.job.name} says why)"
+    if work.control.throttled:
+        yield work.control.throttled
+    oids = [leaf.oid for leaf in work.source.leaves]
+    for blocker in blockers(work.state, oids, "ACCESS EXCLUSIVE"):
+        if blocker.kind == "wraparound":
+            yield f"an anti-wraparound vacuum runs on the table: {blocker}"
+        elif blocker.kind == "prepared" or (
+            blocker.kind == "session" and (blocker.transaction_age or timedelta()) > _OLD_TRANSACTION
+        ):
+            yield f"waiting for {blocker}"
+    if bulk_xid is not None and work.plan.cutover.old_snapshots != "warn":
+        for snapshot in old_snapshots(work.state, bulk_xid):
+            yield f"a snapshot from before the copy would find the new table empty: {snapshot}"
+    yield from _slow_stream(work)
+
+
+def _apply_all(work: Work) -> None:
+    while work.ready_applier().apply(work.fence):
+        work.control.checkpoint()
+
+
+def _slow_stream(work: Work) -> Iterator[str]:
+    """Draining under the lock takes as long as it takes now: it must fit into the budget."""
+    budget = work.plan.cutover.lock_budget.total_seconds()
+    try:
+        spent = work.running_capture().pass_fence(timeout=max(budget, 1.0))
+    except NotNow as late:
+        yield late.message
+        return
+    if spent > budget / 2:
+        yield f"the stream needs {spent * 1000:.0f} ms for a round trip, more than half of lock_budget"
+    _apply_all(work)
+    pending = work.spool.pending(work.state)
+    if pending > FEW_KEYS:
+        forecast = work.progress.forecast
+        yield f"{pending:,} keys are pending" + (f" ({forecast})" if forecast else "")

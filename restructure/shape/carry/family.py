@@ -1,0 +1,78 @@
+"""A table with all its partitions, and which table of the shadow takes whose place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from restructure.model.relation import Relation
+from restructure.postgres.connect import Connection
+from restructure.shape.mapping import Mapping
+from restructure.shape.table import Table
+
+_TREE = """
+SELECT c.oid::int8, n.nspname, c.relname, c.relkind = 'p'
+FROM (SELECT relid, level FROM pg_catalog.pg_partition_tree(%(oid)s::oid::regclass)
+      UNION
+      SELECT %(oid)s::oid, 0) AS tree (relid, level)
+JOIN pg_catalog.pg_class c ON c.oid = tree.relid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ORDER BY tree.level, c.oid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A root, an inner partitioned table or a leaf."""
+
+    relation: Relation
+    partitioned: bool
+
+
+def family(connection: Connection, root: Relation) -> tuple[Member, ...]:
+    """Return the root and every partition below it, root first, by level and OID.
+
+    ALTER TABLE … SET SCHEMA and OWNER TO do not reach partitions (PostgreSQL docs,
+    sql-altertable), so whoever uses them must name each member.
+    """
+    rows = connection.execute(_TREE, {"oid": root.oid}).fetchall()
+    return tuple(Member(Relation(oid, schema, name), kind) for oid, schema, name, kind in rows)
+
+
+def counterpart(
+    shadow: Relation, shadow_root: Relation, source: tuple[Member, ...]
+) -> Relation | None:
+    """The member of ``source`` whose place ``shadow`` takes: the root's, or the same name's."""
+    if shadow.oid == shadow_root.oid:
+        return source[0].relation
+    return next((m.relation for m in source[1:] if m.relation.name == shadow.name), None)
+
+
+def final_place(shadow: Relation, shadow_root: Relation, source: tuple[Member, ...]) -> Relation:
+    """Where ``shadow`` stands after the swap: a new partition goes beside the root."""
+    taken = counterpart(shadow, shadow_root, source) or source[0].relation
+    return replace(shadow, schema=taken.schema)
+
+
+def column_origins(source: Table, mapping: Mapping) -> dict[str, str]:
+    """New column to the old one whose grants, comment, settings and sequence it inherits.
+
+    The old column of its own name; else the key column it holds; else the one that its
+    expression merely names.
+    """
+    old = {column.name for column in source.columns}
+    origins = {pair.target: pair.source for pair in mapping.key}
+    spellings = {spelling: name for name in old for spelling in _spellings(source, name)}
+    for filled in mapping.filled:
+        named = spellings.get(filled.expression.strip())
+        if named is not None:
+            origins[filled.name] = named
+    return origins | {name: name for name in old}
+
+
+def _spellings(source: Table, column: str) -> Iterator[str]:
+    quoted = '"' + column.replace('"', '""') + '"'
+    table = source.relation.name
+    for owner in ("", f"{table}.", '"' + table.replace('"', '""') + '".'):
+        yield owner + column
+        yield owner + quoted

@@ -1,0 +1,150 @@
+"""The statements that put the shadow where the source is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from psycopg import sql
+
+from restructure.model.names import Names
+from restructure.model.relation import Relation
+from restructure.postgres.connect import Connection
+from restructure.postgres.locks import Wanted
+from restructure.postgres.script import Step
+from restructure.shape.carry.comments import foreign_key_comments
+from restructure.shape.carry.family import Member, column_origins, family, final_place
+from restructure.shape.carry.foreign_keys import drop_key_step, outbound_keys
+from restructure.shape.carry.sequences import sequence_steps
+from restructure.shape.carry.tripwire import tripwire_step
+from restructure.shape.shadow import Shadow
+from restructure.shape.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Composed before the lock, run under it.
+
+    ``wanted``: every lock the steps take, the source first and the rest in one fixed order
+    (by OID), each with its mode. Take those with ``lockable`` explicitly (the source with its
+    short timeout, the others NOWAIT); sequences cannot be locked by LOCK TABLE, they are here
+    so that one can look who holds them first.
+    """
+
+    wanted: tuple[Wanted, ...]
+    steps: tuple[Step, ...]
+
+
+def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Names) -> Swap:
+    """Compose everything between the final merge and the phase change.
+
+    Reads catalogs only, so it can run before the lock, and in the rolled-back
+    transaction of ``plan``. The catalogs must not change between this and
+    :func:`run_swap`, which the fingerprint under the lock assures.
+    """
+    old = family(connection, source.relation)
+    new = family(connection, shadow.relation)
+    origins = column_origins(source, shadow.mapping)
+    sequences = sequence_steps(
+        connection, source.relation, shadow.relation, origins, names.retired_schema
+    )
+    made = [aside for aside in shadow.set_aside if aside.moment == "swap"]
+    steps = (
+        *sequences.before,
+        *(_retire(connection, member, names.retired_schema) for member in old),
+        *_settle(connection, old, new),
+        *_forsake(connection, old, names.retired_schema),
+        *sequences.after,
+        *(Step(aside.statement, aside.lock, f"{aside.name} comes only now") for aside in made),
+        *foreign_key_comments(
+            connection, source.relation, source.relation, {aside.name for aside in made}
+        ),
+        *_guard(connection, source, old, new, names.retired_schema),
+    )
+    return Swap(_wanted(connection, old, new, sequences.locked), steps)
+
+
+def run_swap(connection: Connection, swap: Swap) -> None:
+    """Run all steps in one round trip, inside the caller's transaction.
+
+    One string of several statements goes by the simple protocol, in which the server parses
+    each one after it has run those before it (PostgreSQL docs, protocol-flow).
+    """
+    text = ";\n".join(step.text for step in swap.steps)
+    connection.execute(text)
+
+
+def _retire(connection: Connection, member: Member, retired_schema: str) -> Step:
+    return _move(connection, member.relation, retired_schema, "the source retires")
+
+
+def _settle(
+    connection: Connection, old: tuple[Member, ...], new: tuple[Member, ...]
+) -> Iterator[Step]:
+    for member in new:
+        place = final_place(member.relation, new[0].relation, old)
+        yield _move(connection, member.relation, place.schema, "the shadow takes its place")
+
+
+def _move(connection: Connection, table: Relation, schema: str, why: str) -> Step:
+    return Step.of(
+        connection,
+        sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(table.identifier, sql.Identifier(schema)),
+        lock=f"ACCESS EXCLUSIVE on {table}",
+        why=why,
+    )
+
+
+def _forsake(
+    connection: Connection, old: tuple[Member, ...], retired_schema: str
+) -> Iterator[Step]:
+    for member in old:
+        retired = replace(member.relation, schema=retired_schema)
+        for key in outbound_keys(connection, member.relation):
+            yield drop_key_step(connection, retired, key)
+
+
+def _guard(
+    connection: Connection,
+    source: Table,
+    old: tuple[Member, ...],
+    new: tuple[Member, ...],
+    retired_schema: str,
+) -> Iterator[Step]:
+    places = {m.relation.name: final_place(m.relation, new[0].relation, old) for m in new[1:]}
+    for member in old:
+        retired = replace(member.relation, schema=retired_schema)
+        if _has_triggers(connection, member.relation):
+            yield Step.of(
+                connection,
+                sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(retired.identifier),
+                lock=f"SHARE ROW EXCLUSIVE on {retired}",
+                why="the reverse merge must not fire the application's triggers",
+            )
+        final = places.get(member.relation.name, source.relation)
+        yield tripwire_step(connection, retired, final)
+
+
+def _has_triggers(connection: Connection, table: Relation) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = %s AND NOT tgisinternal)",
+        [table.oid],
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _wanted(
+    connection: Connection,
+    old: tuple[Member, ...],
+    new: tuple[Member, ...],
+    sequences: tuple[Relation, ...],
+) -> tuple[Wanted, ...]:
+    """The source's root first, for it is the one that all fight for."""
+    tables = {member.relation for member in (*old[1:], *new)}
+    tables |= {key.parent for m in old for key in outbound_keys(connection, m.relation)}
+    rest = [Wanted(table, "ACCESS EXCLUSIVE") for table in tables]
+    rest += [Wanted(sequence, "ACCESS EXCLUSIVE", lockable=False) for sequence in set(sequences)]
+    return (
+        Wanted(old[0].relation, "ACCESS EXCLUSIVE"),
+        *sorted(rest, key=lambda wanted: wanted.relation.oid),
+    )
