@@ -35,7 +35,7 @@ from restructure.ports import find_stream
 from restructure.postgres.connect import Connection, connect
 from restructure.shape.fingerprint import Fingerprint
 from restructure.shape.shadow import Shadow
-from restructure.shape.table import Table, read_table
+from restructure.shape.table import Table, read_relation
 
 _RETRY_FOR = 120.0
 """Seconds without success after which a lost database is left to the operator (exit 5)."""
@@ -214,19 +214,19 @@ def _attend(state: Connection, job: Job) -> None:
 
 
 def _source(state: Connection, job: Job) -> Table:
-    row = state.execute("SELECT oid::regclass::text FROM pg_class WHERE oid = %s", (job.source,)).fetchone()
+    row = state.execute("SELECT FROM pg_class WHERE oid = %s", (job.source,)).fetchone()
     if row is None:
         raise SchemaDrift(
             f"table {job.source_name} was dropped",
             hint=f"restructure abort {job.name} removes what is left of the job.",
         )
-    return read_table(state, row[0])
+    return read_relation(state, job.source)
 
 
 def _guard(work: Work) -> Guard:
     stored = jobs.reload(work.state, work.job.id).fingerprint
     assert stored is not None, "setup stores the fingerprint with the shadow"
-    guard = Guard(work.source, Fingerprint.from_json(stored))
+    guard = Guard(work.source, Fingerprint.from_json(stored), work.job.id)
     guard.check(work.state)
     return guard
 

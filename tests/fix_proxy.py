@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -25,6 +25,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._hearing = threading.Event()
         self._hearing.set()
+        self._holding = threading.Event()
         self._open = True
         self._refusing = False
         self._delay = 0.0
@@ -50,7 +51,13 @@ class Proxy:
 
     def deafen(self) -> None:
         """Keep connections open but pass nothing on, in either direction, until :meth:`heal`."""
+        self._holding.clear()
         self._hearing.clear()
+
+    def wait_until_holding(self) -> None:
+        """Wait until something was sent that a deaf proxy keeps back."""
+        if not self._holding.wait(60):
+            raise TimeoutError("nobody sent anything through the deaf proxy")
 
     def delay(self, seconds: float) -> None:
         """Hold every block of bytes for so long; 0 ends it."""
@@ -80,8 +87,8 @@ class Proxy:
         for thread in self._threads:
             thread.join()
 
-    def _start(self, target: object, *words: object) -> None:
-        thread = threading.Thread(target=target, args=words, daemon=True)  # type: ignore[arg-type]
+    def _start(self, target: Callable[..., None], *words: object) -> None:
+        thread = threading.Thread(target=target, args=words, daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -119,7 +126,9 @@ class Proxy:
             while block := source.recv(_BLOCK):
                 if self._delay:
                     threading.Event().wait(self._delay)
-                self._hearing.wait()
+                if not self._hearing.is_set():
+                    self._holding.set()
+                    self._hearing.wait()
                 target.sendall(block)
         for end in (source, target):
             with contextlib.suppress(OSError):

@@ -40,8 +40,8 @@ class Spool:
         typed = [
             sql.SQL("{} {}{}").format(
                 column,
-                sql.SQL(key.type_sql),  # type: ignore[arg-type]  # printed by the server, not by a person
-                sql.SQL(" COLLATE " + key.collation_sql) if key.collation_sql else sql.SQL(""),  # type: ignore[arg-type]
+                sql.SQL(key.type_sql),
+                sql.SQL(" COLLATE " + key.collation_sql) if key.collation_sql else sql.SQL(""),
             )
             for column, key in zip(self.columns, self.key, strict=True)
         ]

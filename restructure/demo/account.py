@@ -75,5 +75,5 @@ def find_account() -> Account:
         return account
     raise RestructureError(
         "PostgreSQL refuses to run as root, and no account without rights can be used instead",
-        hint=f"Run this as an ordinary user, or let root become one of: {', '.join(_WITHOUT_RIGHTS)}.",
+        hint=f"Run this as an ordinary user, or let root become {' or '.join(_WITHOUT_RIGHTS)}.",
     )

@@ -143,13 +143,14 @@ def reachable(binaries: Path, home: Path, account: Account) -> Path:
     digest = hashlib.sha256((binaries / "postgres").read_bytes()).hexdigest()[:16]
     store = own_folder(home / "binaries", account)
     kept = store / digest
-    inside = _inside_copy(binaries)
+    inside = place_in_copy(binaries)
     with alone(home):
         for left_over in store.glob("new-*"):
             remove_tree(left_over)
-        if not kept.exists():
+        if not _is_whole(kept, binaries):
+            remove_tree(kept)
             fresh = own_folder(store / f"new-{secrets.token_hex(4)}", account)
-            for source, target in _to_copy(binaries):
+            for source, target in parts_of(binaries):
                 shutil.copytree(source, fresh / target, symlinks=True)
             _open_for_reading(fresh)
             fresh.rename(kept)
@@ -170,13 +171,17 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _inside_copy(binaries: Path) -> Path:
+def place_in_copy(binaries: Path) -> Path:
+    """Where the programs are in a copy, relative to it."""
     install = binaries.parent
     return Path(WHEEL, install.name, "bin") if install.parent.name == WHEEL else Path("bin")
 
 
-def _to_copy(binaries: Path) -> Iterator[tuple[Path, Path]]:
-    """The wheel's programs look for libraries three folders up, beside its package."""
+def parts_of(binaries: Path) -> Iterator[tuple[Path, Path]]:
+    """Which folders a copy needs, and where in it.
+
+    The wheel's programs look for their libraries three folders up, beside its package.
+    """
     install = binaries.parent
     if install.parent.name != WHEEL:
         for part in install.iterdir():
@@ -187,6 +192,15 @@ def _to_copy(binaries: Path) -> Iterator[tuple[Path, Path]]:
     libraries = install.parent.with_name(f"{WHEEL}.libs")
     if libraries.is_dir():
         yield libraries, Path(libraries.name)
+
+
+def _is_whole(copy: Path, binaries: Path) -> bool:
+    """Whether no file is missing: systems remove old files from temporary folders."""
+    return copy.exists() and all(
+        os.path.lexists(copy / target / path.relative_to(source))
+        for source, target in parts_of(binaries)
+        for path in source.rglob("*")
+    )
 
 
 def _open_for_reading(folder: Path) -> None:

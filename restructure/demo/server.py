@@ -10,28 +10,21 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from psycopg.conninfo import make_conninfo
 
 from restructure.demo.account import Account, find_account
 from restructure.demo.binaries import find_binaries
-from restructure.demo.folders import Claim, claim_folder, home_of, own_folder, reachable
+from restructure.demo.folders import Claim, claim_folder, home_of, reachable
 from restructure.demo.orphans import sweep
+from restructure.demo.process import Process, StopMode
 from restructure.errors import RestructureError, UsageError
-
-StopMode = Literal["smart", "fast", "immediate"]
-
-_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-"""https://www.postgresql.org/docs/current/server-shutdown.html"""
 
 _DEFAULTS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
@@ -47,16 +40,6 @@ _DEFAULTS: Mapping[str, str] = {
     "lc_messages": "C",
     "log_line_prefix": "%m [%p] %a ",
 }
-
-_LEASH = """
-read -r word || {
-    read -r now < "$2" && [ "$now" = "$1" ] && kill -QUIT "$1"
-}
-"""
-"""The pipe ends without a word only when the owner is gone."""
-
-_START_TIMEOUT = 120.0
-_STOP_TIMEOUT = 120.0
 
 
 class Server:
@@ -94,8 +77,7 @@ class Server:
         self._password = secrets.token_hex(16)
         self._maker = os.getpid()
         self._claim: Claim | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._leash: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self.bin = self._found
         self.port = 0
 
@@ -145,15 +127,20 @@ class Server:
 
     def dsn_of(self, database: str, **words: str | int) -> str:
         """The superuser's DSN for another database; ``words`` add to it or change it."""
-        standard = {"host": "127.0.0.1", "port": self.port, "user": "postgres"}
-        secret = {"password": self._password, "dbname": database}
-        return make_conninfo("", **{**standard, **secret, **words})
+        standard: dict[str, str | int] = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": "postgres",
+            "password": self._password,
+            "dbname": database,
+        }
+        return make_conninfo("", **{**standard, **words})
 
     @property
     def pid(self) -> int | None:
         """The postmaster's process number while the server runs."""
-        running = self._process is not None and self._process.poll() is None
-        return self._process.pid if self._process is not None and running else None
+        process = self._process
+        return process.pid if process is not None and process.is_running() else None
 
     def start(self) -> None:
         """Start it and wait until it takes connections. Its port stays the same for life."""
@@ -173,15 +160,8 @@ class Server:
         """Stop it; ``immediate`` leaves a crash to recover from. Nothing if it does not run."""
         if self._process is None or self._maker != os.getpid():
             return
-        if self._process.poll() is None:
-            self._process.send_signal(_SIGNALS[mode])
-            try:
-                self._process.wait(_STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                self._process.send_signal(signal.SIGQUIT)
-                self._process.wait()
+        self._process.stop(mode)
         self._process = None
-        self._unleash()
 
     def kill(self) -> None:
         """Make it crash: no checkpoint, no word to clients. The next start recovers."""
@@ -251,56 +231,16 @@ class Server:
             path.chmod(0o644)
 
     def _launch(self) -> bool:
-        """Start the processes; False if the server ended instead of getting ready."""
         conf = self.folder / "postgresql.conf"
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self.bin / "postgres", "-D", self.data, "-c", f"config_file={conf}"],
-                cwd="/",
-                env=self.account.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self.account.popen(),
-            )
-        pid_file = self.data / "postmaster.pid"
-        self._leash = subprocess.Popen(
-            ["/bin/sh", "-c", _LEASH, "leash", str(self._process.pid), str(pid_file)],
-            cwd="/",
-            env=self.account.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **self.account.popen(),
-        )
-        deadline = time.monotonic() + _START_TIMEOUT
-        while self._process.poll() is None and time.monotonic() < deadline:
-            if _is_ready(pid_file, self._process.pid):
-                return True
-            time.sleep(0.02)
+        self._process = Process(self.account, self.bin, self.data, conf, self.log)
+        if self._process.wait_until_ready():
+            return True
         self.stop("immediate")
         return False
-
-    def _unleash(self) -> None:
-        if self._leash is None:
-            return
-        self._leash.communicate(b"done\n")
-        self._leash = None
 
     def _last_lines(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-5:]
         return " / ".join(line.strip() for line in lines)
-
-
-def _is_ready(pid_file: Path, pid: int) -> bool:
-    """The eighth line says so, as pg_ctl reads it (miscadmin.h, LOCK_FILE_LINE_PM_STATUS)."""
-    try:
-        lines = pid_file.read_text().splitlines()
-    except OSError:
-        return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def _free_port() -> int:

@@ -4,27 +4,57 @@ from __future__ import annotations
 
 from restructure.errors import SchemaDrift
 from restructure.postgres.connect import Connection
-from restructure.shape.fingerprint import Fingerprint, fingerprint
+from restructure.shape.fingerprint import Drift, Fingerprint, compare, fingerprint
 from restructure.shape.table import Table
+
+_HINT = "Undo the change, or abort the job and start over with the table as it is now."
 
 
 class Guard:
     """Compares the source with its fingerprint of setup, every loop and under the swap's lock."""
 
-    def __init__(self, source: Table, expected: Fingerprint) -> None:
+    def __init__(self, source: Table, expected: Fingerprint, job: int) -> None:
         self._source = source
         self._expected = expected
+        self._job = job
+        self._harmless: dict[str, int] = dict(expected.files)
 
-    def check(self, connection: Connection) -> Fingerprint:
-        """Raise SchemaDrift in words where something changed that the job depends on.
+    def check(self, connection: Connection) -> Drift:
+        """Raise SchemaDrift in words where something changed that the shadow was built after.
 
-        Returns the fingerprint of now: grants, comments and the like may have changed in it.
+        What the swap carries as it is then (grants, comments and the like) may change.
         """
-        now = fingerprint(connection, self._source)
-        if differences := self._expected.differences(now):
+        now = fingerprint(connection, self._source.relation)
+        drift = compare(self._expected, now)
+        if drift.hard:
             raise SchemaDrift(
-                f"{self._source.relation} is no longer the table this job was prepared for: "
-                + "; ".join(differences),
-                hint="Undo the change, or abort the job and start over with the table as it is now.",
+                f"{self._source.relation} is no longer the table this job was prepared for: " + "; ".join(drift.hard),
+                hint=_HINT,
             )
-        return now
+        if now.files != self._harmless:
+            self._look_at_rewrite(connection)
+            self._harmless = dict(now.files)
+        return drift
+
+    def _look_at_rewrite(self, connection: Connection) -> None:
+        """Tell VACUUM FULL, CLUSTER and TRUNCATE from a rewrite that changed values.
+
+        The first two change no row, the third is in the stream. ALTER COLUMN … TYPE … USING may keep the
+        type and change every value without a word in the stream, but it writes the column's row in
+        pg_attribute (tablecmds.c, ATExecAlterColumnType): is one younger than the copy?
+        """
+        row = connection.execute(
+            """
+            SELECT string_agg(DISTINCT a.attname, ', ')
+            FROM restructure.job j, pg_attribute a
+            WHERE j.id = %s AND a.attrelid = ANY(%s::oid[]) AND a.attnum > 0
+              AND age(a.xmin) <= (pg_snapshot_xmax(pg_current_snapshot())::text::numeric
+                                  - pg_snapshot_xmax(j.copy_snapshot)::text::numeric)
+            """,
+            (self._job, [relation.oid for relation in (self._source.relation, *self._source.leaves)]),
+        ).fetchone()
+        if row and row[0]:
+            raise SchemaDrift(
+                f"{self._source.relation} was rewritten and its columns changed since the copy began: {row[0]}",
+                hint=_HINT,
+            )

@@ -85,7 +85,7 @@ def _query(connection: Connection, limits: Throttle) -> str | None:
         with connection.transaction(force_rollback=True):
             connection.execute("SELECT set_config('statement_timeout', %s, true)", (_QUERY_TIMEOUT,))
             connection.execute("SET TRANSACTION READ ONLY")
-            row = connection.execute(limits.query, prepare=True).fetchone()  # type: ignore[call-overload]
+            row = connection.execute(limits.query, prepare=True).fetchone()
     except psycopg.errors.QueryCanceled:
         return f"throttle.query did not answer within {_QUERY_TIMEOUT}"
     except psycopg.ProgrammingError as error:

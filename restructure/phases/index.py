@@ -62,7 +62,7 @@ def _build(work: Work, item: SetAside, number: int) -> None:
 
     def build() -> None:
         with work.state.transaction():
-            work.state.execute(raw(item.statement), prepare=True)
+            work.state.execute(raw(item.statement), {}, prepare=True)
             jobs.store(work.state, work.job.id, indexes_built=number)
             failpoint("index.built")
 

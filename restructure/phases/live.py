@@ -73,5 +73,5 @@ def _validate(work: Work, name: str, statement: str) -> None:
     work.tell("validated", name=name)
 
 
-def _execute(work: Work, statement: sql.Composable) -> None:
-    work.state.execute(statement)
+def _execute(work: Work, statement: sql.SQL | sql.Composed) -> None:
+    work.state.execute(statement, {})

@@ -55,7 +55,7 @@ def make_shadow(work: Work, loaded: LoadedPlan) -> Shadow:
         work.state,
         work.job.id,
         shadow=shadow.to_json(),
-        fingerprint=fingerprint(work.state, work.source).to_json(),
+        fingerprint=fingerprint(work.state, work.source.relation).to_json(),
     )
     return shadow
 

@@ -41,7 +41,7 @@ class Assembly:
     is taken away with :meth:`cut`, however large a transaction is.
     """
 
-    def __init__(self, watched: Watched, position: int, encoding: str = "utf-8") -> None:
+    def __init__(self, watched: Watched, position: int) -> None:
         self.position = position
         self.committed: int | None = None
         self.in_transaction = False
@@ -49,20 +49,19 @@ class Assembly:
         """A transaction with watched keys was completed since the last cut."""
         self._watched = watched
         self._oids = frozenset(relation.oid for relation in watched.relations)
-        self._encoding = encoding
         self._segments = [Segment()]
         self._keys = self._segments[0].keys
         self._earlier = 0
         self.restart(0)
 
-    def restart(self, next_xid: int) -> None:
+    def restart(self, next_xid: int, encoding: str = "utf-8") -> None:
         """Begin a new connection: the server starts again after ``position``.
 
         ``next_xid`` is a 64-bit transaction id near the present one; the 32 bits that the
-        protocol carries are completed from it. Keys of a transaction cut short stay: they
-        come again, which is harmless.
+        protocol carries are completed from it. ``encoding`` is that of names on the wire. Keys
+        of a transaction cut short stay: they come again, which is harmless.
         """
-        self._decoder = Decoder(self._watched, self._encoding)
+        self._decoder = Decoder(self._watched, encoding)
         self._near = next_xid
         self._origin: Origin | None = None
         self._touched = False

@@ -134,7 +134,7 @@ SELECT CASE WHEN l.pid IS NULL THEN 'prepared'
        l.pid, coalesce(a.usename, p.owner, ''), coalesce(a.application_name, ''),
        coalesce(a.state, ''), clock_timestamp() - coalesce(a.xact_start, p.prepared),
        clock_timestamp() - a.query_start, l.mode, l.relation::regclass::text,
-       coalesce(upper(substring(a.query FROM '^\s*([A-Za-z]+)')), ''), p.gid
+       coalesce(upper(substring(a.query FROM '^[[:space:]]*([A-Za-z]+)')), ''), p.gid
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_catalog.pg_prepared_xacts p
@@ -150,7 +150,7 @@ ORDER BY array_position(%(modes)s, l.mode) DESC, l.relation
 _SESSIONS = """
 SELECT 'session', pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
        clock_timestamp() - xact_start, clock_timestamp() - query_start, '', '',
-       coalesce(upper(substring(query FROM '^\s*([A-Za-z]+)')), ''), NULL
+       coalesce(upper(substring(query FROM '^[[:space:]]*([A-Za-z]+)')), ''), NULL
 FROM pg_catalog.pg_stat_activity WHERE pid = ANY(%(pids)s)
 UNION ALL
 SELECT 'prepared', NULL, owner, '', '', clock_timestamp() - prepared, NULL, '', '', '', gid

@@ -8,7 +8,7 @@ also how COPY BINARY writes a field: a key is cut out of the message and never d
 
 from __future__ import annotations
 
-from struct import Struct
+from struct import Struct, error
 from typing import Final, NamedTuple
 
 from restructure.errors import OperatorNeeded, SchemaDrift
@@ -118,19 +118,23 @@ class Decoder:
         Raises OperatorNeeded for a kind of message or of column that this protocol does not
         have, or a key that cannot be read; SchemaDrift where a key column is gone.
         """
-        kind = message[0]
-        if kind in _ROWS:
-            body = self._body
-            cut = self._cuts.get(message[body : body + 4])
-            if cut is None:
-                return self._without_cut(message)
-            return cut.keys(message, body + 4)
-        read = _READERS.get(kind)
-        if read is None:
+        try:
+            if message[0] in _ROWS:
+                body = self._body
+                cut = self._cuts.get(message[body : body + 4])
+                if cut is None:
+                    return self._without_cut(message)
+                return cut.keys(message, body + 4)
+            read = _READERS.get(message[0])
+            if read is not None:
+                return read(self, message)
+        except (error, IndexError, ValueError) as malformed:
             raise OperatorNeeded(
-                f"the server sent an unknown kind of message: {chr(kind)!r}", hint=_ADVICE
-            )
-        return read(self, message)
+                f"the server sent a malformed message of kind {chr(message[0])!r}", hint=_ADVICE
+            ) from malformed
+        raise OperatorNeeded(
+            f"the server sent an unknown kind of message: {chr(message[0])!r}", hint=_ADVICE
+        )
 
     def _without_cut(self, message: bytes) -> Keys:
         (oid,) = _INT(message, self._body)
@@ -264,6 +268,8 @@ class _KeyCut:
                     f"a row of {self._relation} has an unknown kind of column: {chr(kind)!r}",
                     hint=_ADVICE,
                 )
+        if at > len(message):
+            raise IndexError(at)
         return fields, at
 
     def _key(self, fields: list[bytes | int], old: list[bytes | int] | None) -> bytes:

@@ -16,9 +16,9 @@ def raw(text: str) -> sql.SQL:
     """SQL that PostgreSQL printed itself or that the plan holds, to be put into a statement as it is.
 
     A percent sign is doubled, because psycopg reads a single one as a placeholder in every
-    statement that is executed with parameters, even with none in them.
+    statement that is executed with parameters: execute it with some, if only ``{}``.
     """
-    return sql.SQL(text.replace("%", "%%"))  # type: ignore[arg-type]
+    return sql.SQL(text.replace("%", "%%"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ def read_table(connection: Connection, name: str) -> Table:
     ``name`` is written as in SQL: with or without a schema, quoted where needed, and resolved
     by the session's search_path. Raises UsageError where there is no such table.
     """
+    if "\x00" in name:
+        raise UsageError("a table's name cannot hold a NUL character")
     try:
         with connection.transaction():
             row = connection.execute("SELECT to_regclass(%s)::oid::int8", [name]).fetchone()

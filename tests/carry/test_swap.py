@@ -71,7 +71,7 @@ def prefix(connection: psycopg.Connection) -> str:
 
 def rename_indexes(connection: psycopg.Connection) -> None:
     """LIKE names indexes by its own rules; the shadow has the source's names."""
-    for (old, new) in (("orders_lower_idx", "orders_lower"),):
+    for old, new in (("orders_lower_idx", "orders_lower"),):
         connection.execute(f'ALTER INDEX restructure_job."{old}" RENAME TO "{new}"')
 
 
@@ -113,9 +113,7 @@ def test_preparing_twice_runs_nothing_the_second_time_but_a_changed_grant(
 def test_default_privileges_add_nothing_to_the_new_table(connection: psycopg.Connection) -> None:
     set_up(connection, "CREATE TABLE t (id int PRIMARY KEY)")
     connection.execute(f"CREATE ROLE {prefix(connection)}_r")
-    connection.execute(
-        f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {prefix(connection)}_r"
-    )
+    connection.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {prefix(connection)}_r")
     connection.execute("CREATE TABLE restructure_job.t (LIKE t INCLUDING ALL)")
     before = inventory(connection, relation(connection, "t").oid).grants
 
@@ -146,6 +144,34 @@ def test_an_identity_goes_on_after_every_value_that_was_ever_given(
     assert connection.execute("SELECT pg_get_serial_sequence('t', 'id')").fetchone() == (
         "public.t_id_seq",
     )
+
+
+def test_an_identity_counts_as_far_as_its_column_is_wide_now(
+    connection: psycopg.Connection,
+) -> None:
+    set_up(
+        connection,
+        "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+        " down int GENERATED ALWAYS AS IDENTITY (INCREMENT -1),"
+        " same int GENERATED ALWAYS AS IDENTITY,"
+        " bound int GENERATED ALWAYS AS IDENTITY (MAXVALUE 99));"
+        "CREATE TABLE restructure_job.t (LIKE t INCLUDING ALL);"
+        "ALTER TABLE restructure_job.t ALTER id TYPE bigint, ALTER down TYPE bigint,"
+        " ALTER bound TYPE bigint;",
+    )
+
+    swap(connection, "t")
+
+    limits = connection.execute(
+        "SELECT relname, seqtypid::regtype::text, seqmin, seqmax FROM pg_sequence"
+        " JOIN pg_class ON oid = seqrelid WHERE relnamespace = 'public'::regnamespace ORDER BY oid"
+    ).fetchall()
+    assert limits == [
+        ("t_id_seq", "bigint", 1, 2**63 - 1),
+        ("t_down_seq", "bigint", -(2**63), -1),
+        ("t_same_seq", "integer", 1, 2**31 - 1),
+        ("t_bound_seq", "bigint", 1, 99),
+    ]
 
 
 @pytest.mark.parametrize(

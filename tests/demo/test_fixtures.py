@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
-from psycopg import sql
 
 from restructure.demo.server import Server
 from tests.fix_proxy import Proxy
@@ -94,18 +95,14 @@ def test_a_deaf_proxy_holds_what_is_sent_until_it_is_healed(
     proxy: Proxy, connection: psycopg.Connection
 ) -> None:
     connection.execute("CREATE TABLE heard (n int)")
-    with psycopg.connect(proxy.dsn, autocommit=True) as session:
-        pid = session.info.backend_pid
+    with psycopg.connect(proxy.dsn, autocommit=True) as session, ThreadPoolExecutor() as pool:
         proxy.deafen()
-        session.pgconn.send_query(b"INSERT INTO heard VALUES (1)")
-        session.pgconn.flush()
-        before = connection.execute(
-            sql.SQL("SELECT count(*) FROM heard, pg_stat_activity WHERE pid = {}").format(pid)
-        ).fetchone()
+        answer = pool.submit(session.execute, "INSERT INTO heard VALUES (1)")
+        proxy.wait_until_holding()
+        before = connection.execute("SELECT n FROM heard").fetchall()
         proxy.heal()
-        while session.pgconn.get_result():
-            pass
+        answer.result()
         after = connection.execute("SELECT n FROM heard").fetchall()
 
-    assert before == (0,)
+    assert before == []
     assert after == [(1,)]

@@ -11,14 +11,17 @@ from restructure.shape.mapping import Mapping
 from restructure.shape.table import Table
 
 _TREE = """
+WITH RECURSIVE tree AS (
+    SELECT %(oid)s::oid AS relid, 0 AS level
+    UNION ALL
+    SELECT i.inhrelid, t.level + 1 FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = relid)
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind = 'p'
-FROM (SELECT relid, level FROM pg_catalog.pg_partition_tree(%(oid)s::oid::regclass)
-      UNION
-      SELECT %(oid)s::oid, 0) AS tree (relid, level)
+FROM tree
 JOIN pg_catalog.pg_class c ON c.oid = tree.relid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 ORDER BY tree.level, c.oid
 """
+"""Not pg_partition_tree(), which would wait for a lock on every member."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,21 +97,22 @@ def carry_grants(
     ALTER DEFAULT PRIVILEGES. A grant given on by somebody else than the owner is given by
     that role again.
     """
-    wanted = set(_grants(script.connection, source, columns))
-    surplus = set(_grants(script.connection, target, None)) - wanted
+    wanted = list(_grants(script.connection, source, columns))
+    surplus = set(_grants(script.connection, target, None)).difference(wanted)
     owner, _, _ = _ownership(script.connection, source, source)
-    on = sql.SQL(kind) + sql.SQL(" ") + target.identifier
+    revoke: LiteralString = "REVOKE {} ON " + kind + " {} FROM {} CASCADE"
     for grant in sorted(surplus):
-        _run(script, grant, owner, "REVOKE {} ON {} FROM {} CASCADE", on)
+        _run(script, grant, owner, revoke, target)
     have = set(_grants(script.connection, target, None))  # a revocation may reach further
-    for grant in _in_order(wanted - have, owner):
-        give: LiteralString = "GRANT {} ON {} TO {}"
-        _run(script, grant, owner, give + (" WITH GRANT OPTION" if grant.grantable else ""), on)
+    for grant in _in_order([grant for grant in wanted if grant not in have], owner):
+        give: LiteralString = "GRANT {} ON " + kind + " {} TO {}"
+        option: LiteralString = " WITH GRANT OPTION" if grant.grantable else ""
+        _run(script, grant, owner, give + option, target)
 
 
-def _in_order(grants: set[Grant], owner: str) -> Iterator[Grant]:
-    """Yield each grant after those that allow its grantor to give it."""
-    givers, left = {owner}, sorted(grants)
+def _in_order(left: list[Grant], owner: str) -> Iterator[Grant]:
+    """Yield each grant after those that allow its grantor to give it, else in the old order."""
+    givers = {owner}
     while left:
         ready = [grant for grant in left if grant.grantor in givers] or left
         yield from ready
@@ -120,31 +121,48 @@ def _in_order(grants: set[Grant], owner: str) -> Iterator[Grant]:
 
 
 def _run(
-    script: Script, grant: Grant, owner: str, template: LiteralString, on: sql.Composable
+    script: Script, grant: Grant, owner: str, template: LiteralString, target: Relation
 ) -> None:
     privilege: sql.Composable = sql.SQL(_PRIVILEGES[grant.privilege])
     if grant.column:
         privilege = sql.SQL("{} ({})").format(privilege, sql.Identifier(grant.column))
     grantee = sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC")
-    with _acting_as(script, None if grant.grantor == owner else grant.grantor):
+    giver = None if grant.grantor == owner else grant.grantor
+    with _acting_as(script, giver, target.schema):
         script.run(
-            sql.SQL(template).format(privilege, on, grantee),
+            sql.SQL(template).format(privilege, target.identifier, grantee),
             lock="none",
             why="same grants as before",
         )
 
 
 @contextmanager
-def _acting_as(script: Script, role: str | None) -> Iterator[None]:
-    """Give as ``role``: PostgreSQL records as grantor whoever runs the GRANT."""
+def _acting_as(script: Script, role: str | None, schema: str) -> Iterator[None]:
+    """Give as ``role``: PostgreSQL records as grantor whoever runs the GRANT.
+
+    For this moment it must be able to look into our schema.
+    """
     if role is None:
         yield
         return
-    change = "SELECT pg_catalog.set_config('role', %s, true)"
-    before = script.connection.execute("SELECT pg_catalog.current_setting('role')").fetchone()
-    script.connection.execute(change, [role])
+    ours, them = sql.Identifier(schema), sql.Identifier(role)
+    allowed = script.connection.execute(
+        "SELECT pg_catalog.has_schema_privilege(%s, %s, 'USAGE'), current_setting('role')",
+        [role, schema],
+    ).fetchone()
+    known, before = allowed or (True, "none")
+    why = f"{role} gives its own grants again"
+    if not known:
+        script.run(
+            sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(ours, them), lock="none", why=why
+        )
+    script.run(sql.SQL("SET LOCAL ROLE {}").format(them), lock="none", why=why)
     yield
-    script.connection.execute(change, [before[0] if before else "none"])
+    script.connection.execute("SELECT pg_catalog.set_config('role', %s, true)", [before])
+    if not known:
+        script.run(
+            sql.SQL("REVOKE USAGE ON SCHEMA {} FROM {}").format(ours, them), lock="none", why=why
+        )
 
 
 def _ownership(

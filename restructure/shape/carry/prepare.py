@@ -9,6 +9,7 @@ from restructure.postgres.connect import Connection
 from restructure.postgres.script import Script, Step
 from restructure.shape.carry.comments import carry_comments, carry_sequence_comment
 from restructure.shape.carry.family import column_origins, counterpart, family
+from restructure.shape.carry.limits import carry_limits
 from restructure.shape.carry.ownership import carry_grants, carry_owner
 from restructure.shape.carry.sequences import successors
 from restructure.shape.carry.settings import (
@@ -70,5 +71,6 @@ def _carry_all(script: Script, source: Table, shadow: Shadow) -> None:
         if not member.partitioned and (taken or not source.partitioned):
             carry_options(script, taken or root, target)
     for giver, taker in successors(script.connection, source.relation, shadow.relation, origins):
+        carry_limits(script, giver, taker)
         carry_grants(script, giver.relation, taker.relation, "SEQUENCE", {})
         carry_sequence_comment(script, giver.relation, taker.relation)

@@ -1,0 +1,12 @@
+"""Functions with a BEGIN ATOMIC body over the table, or with its row type in the signature."""
+
+from __future__ import annotations
+
+from restructure.postgres.connect import Connection
+from restructure.shape.carry.dependents import Dependent, dependents
+from restructure.shape.table import Table
+
+
+def find(connection: Connection, table: Table) -> list[Dependent]:
+    """Name them. Not carried yet."""
+    return dependents(connection, table, "function")

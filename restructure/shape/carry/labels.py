@@ -1,0 +1,19 @@
+"""Security labels (SECURITY LABEL) of the table and its columns."""
+
+from __future__ import annotations
+
+from restructure.postgres.connect import Connection
+from restructure.shape.carry.dependents import Dependent
+from restructure.shape.carry.family import family
+from restructure.shape.table import Table
+
+_FIND = """
+SELECT DISTINCT objoid::regclass::text || ' (' || provider || ')' FROM pg_catalog.pg_seclabel
+WHERE classoid = 'pg_catalog.pg_class'::regclass AND objoid = ANY(%s::oid[]) ORDER BY 1
+"""
+
+
+def find(connection: Connection, table: Table) -> list[Dependent]:
+    """Name them. Not carried yet."""
+    tree = [member.relation.oid for member in family(connection, table.relation)]
+    return [Dependent("security label", name) for (name,) in connection.execute(_FIND, [tree])]

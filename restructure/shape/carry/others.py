@@ -1,0 +1,12 @@
+"""Whatever else is bound to the table: casts, operators, indexes and checks elsewhere."""
+
+from __future__ import annotations
+
+from restructure.postgres.connect import Connection
+from restructure.shape.carry.dependents import Dependent, dependents
+from restructure.shape.table import Table
+
+
+def find(connection: Connection, table: Table) -> list[Dependent]:
+    """Name them. Not carried yet."""
+    return dependents(connection, table, "other")

@@ -1,0 +1,12 @@
+"""Triggers of the application, also constraint triggers elsewhere that name the table."""
+
+from __future__ import annotations
+
+from restructure.postgres.connect import Connection
+from restructure.shape.carry.dependents import Dependent, dependents
+from restructure.shape.table import Table
+
+
+def find(connection: Connection, table: Table) -> list[Dependent]:
+    """Name them. Not carried yet."""
+    return dependents(connection, table, "trigger")
