@@ -126,7 +126,9 @@ class Runner:
                 found = preflight(state, self._dsn, loaded)
                 refuse(found.findings)
                 for finding in found.findings:
-                    self._listener(Phase.PLANNED, "warning", {"message": finding.message, "hint": finding.hint})
+                    self._listener(
+                        Phase.PLANNED, "warning", {"message": finding.message, "hint": finding.hint}
+                    )
                 schema.ensure(state)
                 job = jobs.create(
                     state,
@@ -163,7 +165,9 @@ class Runner:
             token=jobs.take_over(state, job.id),
             plan=loaded.plan,
             source=_source(state, job),
-            stream=find_stream(loaded.plan.stream["kind"])(self._dsn, job.names, loaded.plan.stream),
+            stream=find_stream(loaded.plan.stream["kind"])(
+                self._dsn, job.names, loaded.plan.stream
+            ),
             state=state,
             crew=crew,
             control=self._control,
@@ -235,7 +239,9 @@ def _start_capture(work: Work) -> None:
     """Begin to follow the stream where the catalog says we are. Raises StreamGap where that is lost."""
     position = spool.stored_position(work.state, work.job.id)
     if position is None:
-        raise StreamGap("the stream's position is not in the catalog", hint="Abort the job and start over.")
+        raise StreamGap(
+            "the stream's position is not in the catalog", hint="Abort the job and start over."
+        )
     capture = Capture(work.stream, work.spool, work.dsn, work.job.id, work.job.name, work.control)
     work.capture = capture
     capture.start(work.watched, position)

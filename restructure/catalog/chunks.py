@@ -49,7 +49,8 @@ def begin(connection: Connection, job: int, relations: list[int]) -> None:
 def extents(connection: Connection, job: int) -> list[Extent]:
     """What is to be copied, in the order of the leaves' OIDs."""
     rows = connection.execute(
-        "SELECT relation, filenode, blocks FROM restructure.extent WHERE job = %s ORDER BY relation", (job,)
+        "SELECT relation, filenode, blocks FROM restructure.extent WHERE job = %s ORDER BY relation",
+        (job,),
     ).fetchall()
     return [Extent(*row) for row in rows]
 
@@ -73,7 +74,8 @@ def rows_copied(connection: Connection, job: int) -> int:
 def missing(connection: Connection, job: int) -> list[Range]:
     """The ranges not yet copied. Extents of no blocks have none."""
     rows = connection.execute(
-        "SELECT relation, first_block, end_block FROM restructure.chunk WHERE job = %s ORDER BY 1, 2", (job,)
+        "SELECT relation, first_block, end_block FROM restructure.chunk WHERE job = %s ORDER BY 1, 2",
+        (job,),
     ).fetchall()
     done: dict[int, list[tuple[int, int]]] = {}
     for relation, first, end in rows:

@@ -84,7 +84,8 @@ def find(connection: Connection, name: str) -> Job | None:
     """The newest job of this name, running or ended."""
     with connection.cursor(row_factory=class_row(Job)) as cursor:
         return cursor.execute(
-            f"SELECT {_COLUMNS} FROM restructure.job WHERE name = %s ORDER BY id DESC LIMIT 1", (name,)
+            f"SELECT {_COLUMNS} FROM restructure.job WHERE name = %s ORDER BY id DESC LIMIT 1",
+            (name,),
         ).fetchone()
 
 
@@ -99,9 +100,13 @@ def load(connection: Connection, name: str) -> Job:
 def reload(connection: Connection, job: int) -> Job:
     """Read a job's row again by id."""
     with connection.cursor(row_factory=class_row(Job)) as cursor:
-        row = cursor.execute(f"SELECT {_COLUMNS} FROM restructure.job WHERE id = %s", (job,)).fetchone()
+        row = cursor.execute(
+            f"SELECT {_COLUMNS} FROM restructure.job WHERE id = %s", (job,)
+        ).fetchone()
     if row is None:
-        raise LostToken("the job's row is gone", hint="Somebody aborted the job from another session.")
+        raise LostToken(
+            "the job's row is gone", hint="Somebody aborted the job from another session."
+        )
     return row
 
 
@@ -118,7 +123,9 @@ def take_over(connection: Connection, job: int) -> int:
         (job,),
     ).fetchone()
     if row is None:
-        raise LostToken("the job's row is gone", hint="Somebody aborted the job from another session.")
+        raise LostToken(
+            "the job's row is gone", hint="Somebody aborted the job from another session."
+        )
     return int(row[0])
 
 
@@ -145,7 +152,16 @@ def advance(connection: Connection, job: int, token: int, old: Phase, new: Phase
 
 
 _JSON = frozenset({"shadow", "fingerprint", "progress", "error", "receipt"})
-_STORED = _JSON | {"copy_snapshot", "indexes_built", "bulk_xid", "swap_xid", "paused", "request", "plan", "plan_file"}
+_STORED = _JSON | {
+    "copy_snapshot",
+    "indexes_built",
+    "bulk_xid",
+    "swap_xid",
+    "paused",
+    "request",
+    "plan",
+    "plan_file",
+}
 
 
 def store(connection: Connection, job: int, **values: Any) -> None:
@@ -154,16 +170,21 @@ def store(connection: Connection, job: int, **values: Any) -> None:
     if unknown:
         raise AssertionError(f"not a column to store: {unknown}")
     adapted = {
-        name: Jsonb(value) if name in _JSON and value is not None else value for name, value in values.items()
+        name: Jsonb(value) if name in _JSON and value is not None else value
+        for name, value in values.items()
     }
     casts = {"copy_snapshot": "pg_snapshot", "bulk_xid": "xid8", "swap_xid": "xid8"}
     assignments = sql.SQL(", ").join(
-        sql.SQL("{} = {}::text::{}").format(sql.Identifier(name), sql.Placeholder(name), sql.SQL(casts[name]))
+        sql.SQL("{} = {}::text::{}").format(
+            sql.Identifier(name), sql.Placeholder(name), sql.SQL(casts[name])
+        )
         if name in casts
         else sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name))
         for name in values
     )
     connection.execute(
-        sql.SQL("UPDATE restructure.job SET {}, updated_at = now() WHERE id = %(id)s").format(assignments),
+        sql.SQL("UPDATE restructure.job SET {}, updated_at = now() WHERE id = %(id)s").format(
+            assignments
+        ),
         {**adapted, "id": job},
     )

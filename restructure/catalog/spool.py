@@ -30,9 +30,9 @@ class Spool:
         self.quarantine = sql.Identifier(STATE_SCHEMA, names.quarantine)
         self.fields = [f"k{number}" for number in range(1, len(key) + 1)]
         self.columns = [sql.Identifier(field) for field in self.fields]
-        self._copy = sql.SQL("COPY {} (xid, committed, truncated, {}) FROM STDIN (FORMAT BINARY)").format(
-            self.table, sql.SQL(", ").join(self.columns)
-        )
+        self._copy = sql.SQL(
+            "COPY {} (xid, committed, truncated, {}) FROM STDIN (FORMAT BINARY)"
+        ).format(self.table, sql.SQL(", ").join(self.columns))
 
     def create(self, connection: Connection) -> None:
         """Make spool and quarantine anew, in the caller's transaction."""
@@ -60,7 +60,9 @@ class Spool:
 
     def drop(self, connection: Connection) -> None:
         """Remove spool and quarantine."""
-        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.table, self.quarantine))
+        connection.execute(
+            sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.table, self.quarantine)
+        )
 
     def append(self, connection: Connection, batches: Iterable[Batch]) -> int:
         """Add the batches' keys and truncations in order; return how many rows that made.
@@ -82,7 +84,11 @@ class Spool:
         for batch in batches:
             for segment in batch.segments:
                 for relation, origin in segment.truncations:
-                    yield _origin(fields, origin) + struct.pack(">iI", 4, relation) + _NULL * len(self.key)
+                    yield (
+                        _origin(fields, origin)
+                        + struct.pack(">iI", 4, relation)
+                        + _NULL * len(self.key)
+                    )
                 last: Origin | None = None
                 prefix = b""
                 for key, origin in segment.keys.items():
@@ -135,5 +141,7 @@ def store_position(connection: Connection, job: int, position: str) -> None:
 
 def stored_position(connection: Connection, job: int) -> str | None:
     """The position of the last :func:`store_position`, None before the first."""
-    row = connection.execute("SELECT position FROM restructure.stream WHERE job = %s", (job,)).fetchone()
+    row = connection.execute(
+        "SELECT position FROM restructure.stream WHERE job = %s", (job,)
+    ).fetchone()
     return str(row[0]) if row else None

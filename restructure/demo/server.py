@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from restructure.demo.account import Account, find_account
 from restructure.demo.binaries import find_binaries
 from restructure.demo.folders import Claim, claim_folder, home_of, reachable
-from restructure.demo.orphans import sweep
+from restructure.demo.orphans import stop_process, sweep
 from restructure.demo.process import Process, StopMode
 from restructure.errors import RestructureError, UsageError
 
@@ -179,6 +179,8 @@ class Server:
             return
         self.stop("immediate")
         if self._claim is not None:
+            # Interrupted between starting it and knowing of it, stop() has nothing to stop.
+            stop_process(self.data)
             self._claim.release()
             self._claim = None
 

@@ -13,7 +13,8 @@ from psycopg import sql
 from restructure.engine.control import Control
 from restructure.engine.exactly import ExactApplier
 from restructure.engine.refusal import is_row_error
-from restructure.engine.transform import SETTLED, Transform
+from restructure.errors import NotNow
+from restructure.engine.transform import SETTLED, Transform, force_index_lookups
 from restructure.postgres.connect import Connection, connect
 
 BATCH_KEYS = 20_000
@@ -22,14 +23,6 @@ planner's estimates and the length of the transaction do."""
 
 _DIVIDE_FROM = 2_000
 """Below this a second applier costs more than it gains."""
-
-_SESSION = """
-SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off;
-SET synchronous_commit = off; SET jit = off
-"""
-"""Index lookups by force: the keys come from a CTE whose size the planner cannot know, and its
-guess at 100,000 keys is a sequential scan of both tables. An apply lost in a crash is
-done again, for its spool rows come back with it: no need to wait for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +101,12 @@ class Applier:
         if any(session.closed for session in self._sessions):
             self.close()
         while len(self._sessions) < 2:
-            session = connect(self._dsn, job=self._job_name, role=f"apply {len(self._sessions) + 1}")
-            session.execute(_SESSION)
+            session = connect(
+                self._dsn, job=self._job_name, role=f"apply {len(self._sessions) + 1}"
+            )
+            force_index_lookups(session)
+            # an apply lost in a crash is done again, for its spool rows come back with it
+            session.execute("SET synchronous_commit = off")
             self._sessions.append(session)
 
     def _next_window(self) -> Window | None:
@@ -138,7 +135,9 @@ class Applier:
         row = (
             self._sessions[0]
             .execute(
-                sql.SQL("SELECT count(*) FROM {} WHERE id > %s AND id <= %s").format(self.transform.spool.table),
+                sql.SQL("SELECT count(*) FROM {} WHERE id > %s AND id <= %s").format(
+                    self.transform.spool.table
+                ),
                 (window.low, window.high),
             )
             .fetchone()
@@ -181,36 +180,64 @@ class Applier:
                 return None
             if not row[1]:
                 empty(session, self.transform, row[2])
-            session.execute(sql.SQL("DELETE FROM {} WHERE id = %s").format(spool), (window.truncation,))
+            session.execute(
+                sql.SQL("DELETE FROM {} WHERE id = %s").format(spool), (window.truncation,)
+            )
         self._base = self._low = window.high
         return 1
 
 
-def apply_everything(session: Connection, transform: Transform, copy_snapshot: str | None) -> int:
-    """Apply all that is spooled, in the caller's transaction, which holds the source's ACCESS EXCLUSIVE lock.
+class LastKeys:
+    """Applies all that is spooled inside the swap, by a session that holds the source's ACCESS EXCLUSIVE lock.
 
-    Nobody writes now, so every spooled transaction is visible, order means nothing, and the
+    Nobody writes then, so every spooled transaction is visible, order means nothing, and the
     source is read once: delete, then insert, which no passing unique value can refuse.
+    Everything that can be is done before the lock: clients wait for what is left.
     """
-    spool = transform.spool.table
-    session.execute(
-        "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off"
-    )
-    row = session.execute(
-        sql.SQL(
-            "SELECT count(*), array_agg(DISTINCT truncated) FILTER (WHERE truncated IS NOT NULL"
-            " AND NOT coalesce(pg_visible_in_snapshot(xid, %s::text::pg_snapshot), false)) FROM {}"
-        ).format(spool),
-        (copy_snapshot,),
-    ).fetchone()
-    if row is None or not row[0]:
-        return 0
-    for relation in row[1] or ():
-        empty(session, transform, relation)
-    session.execute(transform.delete_spooled(), {})
-    session.execute(transform.insert_spooled(), {})
-    session.execute(sql.SQL("DELETE FROM {}").format(spool))
-    return int(row[0])
+
+    def __init__(
+        self, session: Connection, transform: Transform, copy_snapshot: str | None
+    ) -> None:
+        self._session = session
+        self._transform = transform
+        spool = transform.spool
+        self._look = (
+            sql.SQL(
+                "SELECT count(*), array_agg(DISTINCT truncated) FILTER (WHERE truncated IS NOT NULL"
+                " AND NOT coalesce(pg_visible_in_snapshot(xid, {}::pg_snapshot), false)),"
+                " EXISTS (SELECT FROM {}) FROM {}"
+            )
+            .format(sql.Literal(copy_snapshot), spool.quarantine, spool.table)
+            .as_bytes(session)
+        )
+        self._statements = [
+            (sql.SQL("EXPLAIN ") + statement).as_bytes(session).replace(b"%%", b"%")
+            for statement in (transform.delete_spooled(), transform.insert_spooled())
+        ] + [sql.SQL("DELETE FROM {}").format(spool.table).as_bytes(session)]
+
+    def warm_up(self) -> None:
+        """Plan every statement once, which fills this session's caches."""
+        force_index_lookups(self._session)
+        self._session.execute(self._look)
+        for statement in self._statements[:-1]:
+            self._session.execute(statement)
+
+    def apply(self) -> int:
+        """Apply; return how many spool rows that were. Raises NotNow where a row is in quarantine."""
+        count, truncated, refused = self._one(self._look)
+        if refused:
+            raise NotNow("a row is refused by the new shape")
+        if count:
+            for relation in truncated or ():
+                empty(self._session, self._transform, relation)
+            for statement in self._statements:
+                self._session.execute(statement.removeprefix(b"EXPLAIN "))
+        return int(count)
+
+    def _one(self, query: bytes) -> tuple[Any, ...]:
+        row = self._session.execute(query).fetchone()
+        assert row is not None
+        return row
 
 
 def empty(session: Connection, transform: Transform, relation: int) -> None:

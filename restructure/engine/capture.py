@@ -32,7 +32,9 @@ class Capture:
     seconds: longer costs latency, shorter costs transactions.
     """
 
-    def __init__(self, stream: Stream, spool: Spool, dsn: str, job: int, job_name: str, control: Control) -> None:
+    def __init__(
+        self, stream: Stream, spool: Spool, dsn: str, job: int, job_name: str, control: Control
+    ) -> None:
         self.stream = stream
         self.spool = spool
         self.linger = 0.05
@@ -127,7 +129,11 @@ class Capture:
         while keys < _BATCH_KEYS:
             try:
                 left = 0.0 if self._urgent.is_set() else deadline - time.monotonic()
-                batch = self._queue.get(timeout=min(left, 0.005)) if left > 0 else self._queue.get_nowait()
+                batch = (
+                    self._queue.get(timeout=min(left, 0.005))
+                    if left > 0
+                    else self._queue.get_nowait()
+                )
             except queue.Empty:
                 if self._urgent.is_set() or time.monotonic() >= deadline:
                     break

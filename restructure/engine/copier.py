@@ -63,14 +63,18 @@ class Copier:
     def copy(self, ranges: Iterable[Range], workers: int) -> None:
         """Copy every range. Raises SourceRewritten when the source's file changed meanwhile."""
         self._todo = deque(ranges)
-        self._control.crew.run_all([lambda number=number: self._work(number) for number in range(workers)])  # type: ignore[misc]
+        self._control.crew.run_all(
+            [lambda number=number: self._work(number) for number in range(workers)]
+        )  # type: ignore[misc]
 
     def _work(self, number: int) -> None:
         session: Connection | None = None
         try:
             while (chunk := self._take()) is not None:
                 self._control.checkpoint(throttle=True)
-                session = session or connect(self._dsn, job=self._job_name, role=f"copy {number + 1}")
+                session = session or connect(
+                    self._dsn, job=self._job_name, role=f"copy {number + 1}"
+                )
                 began = time.monotonic()
                 self._copy_chunk(session, chunk)
                 spent = time.monotonic() - began

@@ -28,7 +28,8 @@ class Guard:
         drift = compare(self._expected, now)
         if drift.hard:
             raise SchemaDrift(
-                f"{self._source.relation} is no longer the table this job was prepared for: " + "; ".join(drift.hard),
+                f"{self._source.relation} is no longer the table this job was prepared for: "
+                + "; ".join(drift.hard),
                 hint=_HINT,
             )
         if now.files != self._harmless:
@@ -51,7 +52,10 @@ class Guard:
               AND age(a.xmin) <= (pg_snapshot_xmax(pg_current_snapshot())::text::numeric
                                   - pg_snapshot_xmax(j.copy_snapshot)::text::numeric)
             """,
-            (self._job, [relation.oid for relation in (self._source.relation, *self._source.leaves)]),
+            (
+                self._job,
+                [relation.oid for relation in (self._source.relation, *self._source.leaves)],
+            ),
         ).fetchone()
         if row and row[0]:
             raise SchemaDrift(

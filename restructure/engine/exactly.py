@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from restructure.engine.refusal import is_row_error, reason
-from restructure.engine.transform import SETTLED, Transform
+from restructure.engine.transform import SETTLED, Transform, force_index_lookups
 from restructure.postgres.connect import Connection, connect
 
 
@@ -67,9 +67,7 @@ class ExactApplier:
                     " SELECT 0::bigint AS number, {} FROM {} WHERE false"
                 ).format(self._keys, self._transform.spool.table)
             )
-            self._session.execute(
-                "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
-            )
+            force_index_lookups(self._session)
         return self._session
 
     def _hand_over(self, reader: Connection, session: Connection) -> int:
@@ -89,9 +87,9 @@ class ExactApplier:
             "COPY (SELECT row_number() OVER () - 1, d.* FROM"
             " (SELECT DISTINCT {} FROM {} WHERE id <= {} AND truncated IS NULL) AS d) TO STDOUT (FORMAT BINARY)"
         ).format(self._keys, spool, sql.Literal(high))
-        target = sql.SQL("COPY pg_temp.restructure_batch (number, {}) FROM STDIN (FORMAT BINARY)").format(
-            self._keys
-        )
+        target = sql.SQL(
+            "COPY pg_temp.restructure_batch (number, {}) FROM STDIN (FORMAT BINARY)"
+        ).format(self._keys)
         with (
             reader.cursor() as read,
             session.cursor() as write,

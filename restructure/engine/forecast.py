@@ -45,7 +45,10 @@ class Forecaster:
         """None while there is too little history."""
         if not self._samples:
             return None
-        (began, captured, applied), (now, captured_now, applied_now) = self._samples[0], self._samples[-1]
+        (began, captured, applied), (now, captured_now, applied_now) = (
+            self._samples[0],
+            self._samples[-1],
+        )
         span = now - began
         if span < self._enough:
             return None

@@ -83,7 +83,9 @@ def _query(connection: Connection, limits: Throttle) -> str | None:
         return None
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute("SELECT set_config('statement_timeout', %s, true)", (_QUERY_TIMEOUT,))
+            connection.execute(
+                "SELECT set_config('statement_timeout', %s, true)", (_QUERY_TIMEOUT,)
+            )
             connection.execute("SET TRANSACTION READ ONLY")
             row = connection.execute(limits.query, prepare=True).fetchone()
     except psycopg.errors.QueryCanceled:

@@ -6,6 +6,7 @@ from psycopg import sql
 
 from restructure.catalog.spool import Spool
 from restructure.model.relation import Relation
+from restructure.postgres.connect import Connection
 from restructure.postgres.script import raw
 from restructure.shape.mapping import Mapping
 
@@ -21,6 +22,16 @@ A commit is decoded as soon as its record is flushed, which is before it is visi
 xact.c, RecordTransactionCommit; longest while a synchronous standby is awaited): a re-read before that
 would find the old row. An aborted transaction counts as visible, and costs a needless re-read.
 """
+
+
+def force_index_lookups(session: Connection) -> None:
+    """Keep the planner from reading whole tables for a batch of keys.
+
+    It cannot know how many keys a batch has, and its guess at 100,000 is a sequential scan of both tables.
+    """
+    session.execute(
+        "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
+    )
 
 
 class Transform:
@@ -42,7 +53,9 @@ class Transform:
         )
         self._keys = _COMMA.join(spool.columns)
         self._numbers = range(1, len(mapping.filled) + 1)
-        self._where = sql.SQL(" AND ({})").format(raw(mapping.where)) if mapping.where else sql.SQL("")
+        self._where = (
+            sql.SQL(" AND ({})").format(raw(mapping.where)) if mapping.where else sql.SQL("")
+        )
 
     def copy_range(self, leaf: Relation) -> sql.Composed:
         """Copy the blocks from ``first`` (included) to ``end`` (not) of one leaf."""
@@ -102,7 +115,9 @@ class Transform:
 
     def delete_batch(self) -> sql.Composed:
         """Remove the keys of the session's temporary table ``restructure_batch``."""
-        return self._delete_joined(sql.SQL("SELECT {} FROM pg_temp.restructure_batch").format(self._keys))
+        return self._delete_joined(
+            sql.SQL("SELECT {} FROM pg_temp.restructure_batch").format(self._keys)
+        )
 
     def insert_batch(self) -> sql.Composed:
         """Read the keys of ``restructure_batch`` numbered from ``first`` to before ``end``."""
@@ -120,9 +135,9 @@ class Transform:
         hash functions, so that equal keys of different form (1.0 and 1.00) fall together.
         """
         mine = (
-            sql.SQL(" AND (hash_record_extended(ROW({}), 0) & 2147483647) %% %(parts)s = %(part)s").format(
-                self._keys
-            )
+            sql.SQL(
+                " AND (hash_record_extended(ROW({}), 0) & 2147483647) %% %(parts)s = %(part)s"
+            ).format(self._keys)
             if divided
             else sql.SQL("")
         )
@@ -179,7 +194,10 @@ class Transform:
 
     def _delete_joined(self, dirty: sql.Composable) -> sql.Composed:
         return sql.SQL("DELETE FROM {target} AS {new} USING ({dirty}) AS d WHERE {same}").format(
-            target=self.target.identifier, new=sql.Identifier(_NEW), dirty=dirty, same=self._same_key("d")
+            target=self.target.identifier,
+            new=sql.Identifier(_NEW),
+            dirty=dirty,
+            same=self._same_key("d"),
         )
 
     def _insert_joined(self, dirty: sql.Composable) -> sql.Composed:
@@ -201,7 +219,9 @@ class Transform:
         A subquery of its own, so that an expression of the plan sees the columns of the old
         row and no name of ours.
         """
-        return sql.SQL("(SELECT {keys}, true AS present, {read} FROM {source} AS {alias} WHERE true{where})").format(
+        return sql.SQL(
+            "(SELECT {keys}, true AS present, {read} FROM {source} AS {alias} WHERE true{where})"
+        ).format(
             keys=_COMMA.join(
                 sql.SQL("{} AS {}").format(
                     sql.Identifier(self.source.name, key.name), sql.Identifier(f"o{number}")

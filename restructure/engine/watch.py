@@ -147,7 +147,11 @@ class Watch:
     def _publish(self, connection: Connection) -> None:
         """Write progress where ``status`` reads it, only when it changed: an idle job writes no WAL."""
         now = self._work.progress.as_json()
-        shown = {name: value for name, value in now.items() if name not in ("lag_bytes", "slot_retained_bytes")}
+        shown = {
+            name: value
+            for name, value in now.items()
+            if name not in ("lag_bytes", "slot_retained_bytes")
+        }
         if shown != self._stored:
             jobs.store(connection, self._work.job.id, progress=now)
             self._stored = shown

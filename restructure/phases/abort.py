@@ -32,7 +32,9 @@ def run(connection: Connection, dsn: str, job: Job, token: int) -> None:
     failpoint("abort.stream")
     with connection.transaction():
         for name in (job.names.shadow_schema, job.names.retired_schema):
-            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
+            )
         Spool(job.names, ()).drop(connection)
         jobs.store(connection, job.id, request=None, paused=False)
         jobs.advance(connection, job.id, token, phase, Phase.ABORTED)

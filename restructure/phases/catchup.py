@@ -17,7 +17,8 @@ def run(work: Work) -> None:
     _follow(work)
     relation = work.made_shadow().relation.identifier
     work.control.long_statement(
-        work.state, lambda: _execute(work, sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(relation))
+        work.state,
+        lambda: _execute(work, sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(relation)),
     )
     _follow(work)
     work.advance(Phase.READY)
@@ -28,6 +29,15 @@ def apply_pending(work: Work) -> int:
     gone = work.ready_applier().apply(work.fence)
     failpoint("catchup.applied")
     return gone
+
+
+def apply_all(work: Work) -> int:
+    """Apply whatever is spooled and settled now; how many keys went."""
+    total = 0
+    while gone := apply_pending(work):
+        total += gone
+        work.control.checkpoint()
+    return total
 
 
 def _follow(work: Work) -> None:

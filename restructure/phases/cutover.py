@@ -22,7 +22,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from restructure.catalog import job as jobs
-from restructure.engine.applier import apply_everything
+from restructure.engine.applier import LastKeys
 from restructure.engine.drift import Guard
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
@@ -30,7 +30,7 @@ from restructure.errors import NotNow
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases import outcome
-from restructure.phases.catchup import apply_pending
+from restructure.phases.catchup import apply_all, apply_pending
 from restructure.phases.gates import obstacles
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import Blocker, blockers
@@ -90,14 +90,19 @@ def _attempt(work: Work, guard: Guard) -> Held:
     prepare_shadow(work.state, work.source, shadow, work.names)
     with work.connect("cutover") as session:
         swap = swap_steps(session, work.source, shadow, work.names)
-        snapshot = jobs.reload(work.state, work.job.id).copy_snapshot
+        last_keys = LastKeys(
+            session, work.transform(), jobs.reload(work.state, work.job.id).copy_snapshot
+        )
+        last_keys.warm_up()
+        guard.check(session)
+        apply_all(work)
         session.autocommit = False
         xid = _begin(work, session)
         asked = time.monotonic()
         try:
             _lock(work, session, swap)
             locked = time.monotonic()
-            keys = _swap_under_lock(work, guard, session, swap, snapshot)
+            keys = _swap_under_lock(work, guard, session, swap, last_keys)
         except psycopg.Error as error:
             raise _translated(work, error) from error
         try:
@@ -114,7 +119,10 @@ def _begin(work: Work, session: Connection) -> int:
     """Open the transaction with a dead man's switch, and note its xid where its fate can be looked up."""
     budget = int(work.plan.cutover.lock_budget.total_seconds() * 1000)
     session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    settings = {"idle_in_transaction_session_timeout": 2 * budget, "statement_timeout": 10_000 + budget}
+    settings = {
+        "idle_in_transaction_session_timeout": 2 * budget,
+        "statement_timeout": 10_000 + budget,
+    }
     if session.info.server_version >= 170000:
         settings["transaction_timeout"] = 20_000 + 2 * budget
     for name, milliseconds in settings.items():
@@ -136,12 +144,13 @@ def _lock(work: Work, session: Connection, swap: Swap) -> None:
 
 
 def _swap_under_lock(
-    work: Work, guard: Guard, session: Connection, swap: Swap, snapshot: str | None
+    work: Work, guard: Guard, session: Connection, swap: Swap, last_keys: LastKeys
 ) -> int:
     """Everything between the lock and the commit; returns how many keys were merged."""
     budget = work.plan.cutover.lock_budget.total_seconds()
     deadline = time.monotonic() + budget
     capture = work.running_capture()
+    capture.linger = 0.0
     fence = capture.stream.fence()
     failpoint("cutover.locked")
     ours = {leaf.oid for leaf in work.source.leaves} | {work.source.relation.oid}
@@ -152,13 +161,13 @@ def _swap_under_lock(
                     wanted.relation.identifier, sql.SQL(wanted.mode)
                 )
             )
-    session.execute("SELECT set_config('statement_timeout', %s, true)", (f"{int(budget * 1000)}ms",))
+    session.execute(
+        "SELECT set_config('statement_timeout', %s, true)", (f"{int(budget * 1000)}ms",)
+    )
     guard.check(session)
     capture.wait_for(fence, deadline - time.monotonic())
     failpoint("cutover.drained")
-    keys = apply_everything(session, work.transform(), snapshot)
-    if work.spool.quarantined(session):
-        raise NotNow("a row is refused by the new shape")
+    keys = last_keys.apply()
     if time.monotonic() > deadline:
         raise NotNow(f"{keys} last keys took longer than lock_budget")
     run_swap(session, swap)
@@ -173,8 +182,13 @@ def _translated(work: Work, error: psycopg.Error) -> Exception:
     """What a database error in the swap transaction means for the next try."""
     if isinstance(error, pg.LockNotAvailable):
         found = blockers(work.state, [leaf.oid for leaf in work.source.leaves], "ACCESS EXCLUSIVE")
-        return NotNow("the lock was not had: " + ("; ".join(map(str, found)) or "its holders have ended since"))
-    if isinstance(error, pg.QueryCanceled | pg.DeadlockDetected | pg.IdleInTransactionSessionTimeout):
+        return NotNow(
+            "the lock was not had: "
+            + ("; ".join(map(str, found)) or "its holders have ended since")
+        )
+    if isinstance(
+        error, pg.QueryCanceled | pg.DeadlockDetected | pg.IdleInTransactionSessionTimeout
+    ):
         return NotNow(f"the swap was given up: {reason(error)}")
     if is_row_error(error):
         return NotNow(f"the last rows are refused by the new shape: {reason(error)}")

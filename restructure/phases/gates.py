@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from restructure.engine.work import Work
 from restructure.errors import NotNow
-from restructure.phases.catchup import FEW_KEYS
+from restructure.phases.catchup import FEW_KEYS, apply_all
 from restructure.postgres.locks import blockers
 from restructure.postgres.settled import old_snapshots
 
@@ -22,7 +22,7 @@ def obstacles(work: Work, bulk_xid: int | None) -> list[str]:
 
 def _obstacles(work: Work, bulk_xid: int | None) -> Iterator[str]:
     work.spool.retry_quarantined(work.state)
-    _apply_all(work)
+    apply_all(work)
     if quarantined := work.spool.quarantined(work.state):
         yield f"{quarantined} rows are refused by the new shape (restructure status {work.job.name} says why)"
     if work.control.throttled:
@@ -32,18 +32,14 @@ def _obstacles(work: Work, bulk_xid: int | None) -> Iterator[str]:
         if blocker.kind == "wraparound":
             yield f"an anti-wraparound vacuum runs on the table: {blocker}"
         elif blocker.kind == "prepared" or (
-            blocker.kind == "session" and (blocker.transaction_age or timedelta()) > _OLD_TRANSACTION
+            blocker.kind == "session"
+            and (blocker.transaction_age or timedelta()) > _OLD_TRANSACTION
         ):
             yield f"waiting for {blocker}"
     if bulk_xid is not None and work.plan.cutover.old_snapshots != "warn":
         for snapshot in old_snapshots(work.state, bulk_xid):
             yield f"a snapshot from before the copy would find the new table empty: {snapshot}"
     yield from _slow_stream(work)
-
-
-def _apply_all(work: Work) -> None:
-    while work.ready_applier().apply(work.fence):
-        work.control.checkpoint()
 
 
 def _slow_stream(work: Work) -> Iterator[str]:
@@ -56,7 +52,7 @@ def _slow_stream(work: Work) -> Iterator[str]:
         return
     if spent > budget / 2:
         yield f"the stream needs {spent * 1000:.0f} ms for a round trip, more than half of lock_budget"
-    _apply_all(work)
+    apply_all(work)
     pending = work.spool.pending(work.state)
     if pending > FEW_KEYS:
         forecast = work.progress.forecast

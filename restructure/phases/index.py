@@ -11,7 +11,7 @@ from restructure.engine.work import Work
 from restructure.errors import OperatorNeeded
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
-from restructure.postgres.script import raw
+from restructure.phases.catchup import apply_all
 from restructure.shape.shadow import SetAside
 
 
@@ -62,7 +62,7 @@ def _build(work: Work, item: SetAside, number: int) -> None:
 
     def build() -> None:
         with work.state.transaction():
-            work.state.execute(raw(item.statement), {}, prepare=True)
+            work.state.execute(sql.SQL(item.statement), prepare=True)
             jobs.store(work.state, work.job.id, indexes_built=number)
             failpoint("index.built")
 
@@ -71,7 +71,8 @@ def _build(work: Work, item: SetAside, number: int) -> None:
     except psycopg.Error as error:
         if not is_row_error(error):
             raise
-        if number > 1 and _drain(work):
+        work.fence()
+        if number > 1 and apply_all(work):
             _build(work, item, number)
             return
         raise OperatorNeeded(
@@ -80,14 +81,3 @@ def _build(work: Work, item: SetAside, number: int) -> None:
             "or abort the job and change the plan.",
         ) from error
     work.tell("built", name=item.name)
-
-
-def _drain(work: Work) -> int:
-    """Apply all that is spooled now, which needs the key alone; how many keys that were."""
-    work.fence()
-    applier = work.ready_applier()
-    total = 0
-    while gone := applier.apply(work.fence):
-        total += gone
-        work.control.checkpoint()
-    return total

@@ -12,7 +12,6 @@ from restructure.errors import OperatorNeeded
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.model.relation import Relation
-from restructure.postgres.script import raw
 
 
 def run(work: Work) -> None:
@@ -43,7 +42,9 @@ def finalize(work: Work) -> None:
     with work.state.transaction():
         work.state.execute("SET LOCAL lock_timeout = '5s'")
         for schema in schemas:
-            work.state.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+            work.state.execute(
+                sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema))
+            )
         jobs.advance(work.state, work.job.id, work.token, Phase.LIVE, Phase.FINALIZED)
     work.phase = Phase.FINALIZED
     work.listener(Phase.FINALIZED, "entered", {})
@@ -56,13 +57,15 @@ def _place(work: Work, oid: int) -> Relation:
         (oid,),
     ).fetchone()
     if row is None:
-        raise OperatorNeeded("the new table was dropped", hint="Nothing is left for this job to do.")
+        raise OperatorNeeded(
+            "the new table was dropped", hint="Nothing is left for this job to do."
+        )
     return Relation(oid, row[0], row[1])
 
 
 def _validate(work: Work, name: str, statement: str) -> None:
     try:
-        work.control.long_statement(work.state, lambda: _execute(work, raw(statement)))
+        work.control.long_statement(work.state, lambda: _execute(work, sql.SQL(statement)))
     except psycopg.Error as error:
         if not is_row_error(error):
             raise
@@ -74,4 +77,4 @@ def _validate(work: Work, name: str, statement: str) -> None:
 
 
 def _execute(work: Work, statement: sql.SQL | sql.Composed) -> None:
-    work.state.execute(statement, {})
+    work.state.execute(statement)

@@ -28,9 +28,15 @@ def committed(work: Work, xid: int) -> bool:
         try:
             with work.connect("outcome") as session:
                 while time.monotonic() < deadline:
-                    row = session.execute("SELECT pg_xact_status(%s::text::xid8)", (xid,)).fetchone()
+                    row = session.execute(
+                        "SELECT pg_xact_status(%s::text::xid8)", (xid,)
+                    ).fetchone()
                     if row and row[0] != "in progress":
-                        return _swapped(session, work.job.id) if row[0] is None else bool(row[0] == "committed")
+                        return (
+                            _swapped(session, work.job.id)
+                            if row[0] is None
+                            else bool(row[0] == "committed")
+                        )
                     time.sleep(0.05)
         except (Retryable, psycopg.OperationalError):
             time.sleep(0.5)

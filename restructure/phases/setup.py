@@ -33,9 +33,7 @@ def run(work: Work, loaded: LoadedPlan) -> None:
         spool.store_position(work.state, work.job.id, position)
     work.tell("slot", name=work.names.slot)
     oids = [leaf.oid for leaf in work.source.leaves]
-    wait_for_writers(
-        work.state, oids, _BARRIER_TIMEOUT, waiting=lambda _: work.control.check()
-    )
+    wait_for_writers(work.state, oids, _BARRIER_TIMEOUT, waiting=lambda _: work.control.check())
     failpoint("setup.barrier")
     with work.state.transaction():
         work.shadow = make_shadow(work, loaded)

@@ -127,6 +127,7 @@ class Blocker:
 
 
 _HOLDERS = """
+WITH held AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks WHERE granted)
 SELECT CASE WHEN l.pid IS NULL THEN 'prepared'
             WHEN a.backend_type <> 'autovacuum worker' OR a.pid IS NULL THEN 'session'
             WHEN a.query LIKE '%%(to prevent wraparound)%%' THEN 'wraparound'
@@ -135,17 +136,20 @@ SELECT CASE WHEN l.pid IS NULL THEN 'prepared'
        coalesce(a.state, ''), clock_timestamp() - coalesce(a.xact_start, p.prepared),
        clock_timestamp() - a.query_start, l.mode, l.relation::regclass::text,
        coalesce(upper(substring(a.query FROM '^[[:space:]]*([A-Za-z]+)')), ''), p.gid
-FROM pg_catalog.pg_locks l
+FROM held l
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-LEFT JOIN pg_catalog.pg_prepared_xacts p
-       ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction
-WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY(%(oids)s::oid[])
+LEFT JOIN held x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+      AND x.virtualtransaction = l.virtualtransaction
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
+WHERE l.locktype = 'relation' AND l.relation = ANY(%(oids)s::oid[])
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
   AND l.mode = ANY(%(modes)s) AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND a.backend_type IS DISTINCT FROM 'parallel worker'
 ORDER BY array_position(%(modes)s, l.mode) DESC, l.relation
 """
-"""The join to prepared transactions is the one of PostgreSQL's docs, view-pg-locks."""
+"""A prepared transaction keeps its session's virtual id until a restart (MarkAsPreparing in
+twophase.c), so it is found by its lock on its own xid and not as PostgreSQL's docs of pg_locks do.
+"""
 
 _SESSIONS = """
 SELECT 'session', pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),

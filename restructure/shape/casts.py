@@ -107,24 +107,19 @@ def keeps_identity(old: TypeFacts, new: TypeFacts) -> bool:
         return False
     if old.oid == new.oid:
         return _modifier_keeps(old, new)
-    if new.oid == NUMERIC and old.oid in (INT2, INT4, INT8):
-        return new.modifier == -1 or _scale(new.modifier) >= 0
-    if old.enum:
-        return new.oid in _STRINGS and new.modifier == -1
-    if new.oid not in _EXACT.get(old.oid, ()):
+    if new.oid == NUMERIC:
+        whole = new.modifier == -1 or _scale(new.modifier) >= 0
+        return old.oid in (INT2, INT4, INT8) and whole
+    if new.oid not in (_STRINGS if old.enum else _EXACT.get(old.oid, ())):
         return False
-    if new.oid == TIMESTAMP:
+    if new.oid == TIMESTAMP or new.modifier == -1:
         return True  # a date has no fraction to lose
-    return new.modifier == -1 or (
-        old.oid in (VARCHAR, BPCHAR) and 0 <= old.modifier <= new.modifier
-    )
+    return old.oid in (VARCHAR, BPCHAR) and 0 <= old.modifier <= new.modifier
 
 
 def _same_equality(old: TypeFacts, new: TypeFacts) -> bool:
     """Deterministic collations all agree on what is equal: the same bytes."""
-    if old.collation == 0 or new.collation == 0 or old.collation == new.collation:
-        return old.deterministic and new.deterministic or old.collation == new.collation
-    return old.deterministic and new.deterministic
+    return old.collation == new.collation or (old.deterministic and new.deterministic)
 
 
 def _modifier_keeps(old: TypeFacts, new: TypeFacts) -> bool:

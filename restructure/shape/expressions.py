@@ -1,4 +1,4 @@
-"""Expressions of the plan, read by PostgreSQL and printed back in a form that means the same anywhere."""
+"""Expressions of the plan, read by PostgreSQL and printed back to mean the same anywhere."""
 
 from __future__ import annotations
 
@@ -186,14 +186,15 @@ def plan_error(
     a missing privilege are returned as they are.
     """
     state = error.sqlstate or ""
-    if not state.startswith(("0A", "22", "2B", "3F", "42", "23", "55000", "54")) or state == "42501":
+    if (
+        not state.startswith(("0A", "22", "2B", "3F", "42", "23", "55000", "54"))
+        or state == "42501"
+    ):
         return error
     diagnosis = error.diag
     position = diagnosis.statement_position or diagnosis.internal_position
     offset = int(position) - 1 - start if position else -1
-    place = (
-        loaded.inside(path, offset) if 0 <= offset <= len(text) else loaded.place(*path)
-    )
+    place = loaded.inside(path, offset) if 0 <= offset <= len(text) else loaded.place(*path)
     hint = diagnosis.message_hint or diagnosis.message_detail
     return PlanError(f"{_dotted(path)}: {diagnosis.message_primary}", place=place, hint=hint)
 

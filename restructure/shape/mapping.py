@@ -25,12 +25,14 @@ class FilledColumn:
     Expressions see the old row under the source table's own name, and have the column's base
     type, *without* its length: the assignment into the column checks that, as a client's would.
     ``type_sql`` is the column's full type. Columns that the shadow fills itself
-    (default, identity, generated) are not listed at all.
+    (default, identity, generated) are not listed at all. ``origin`` is the old column whose
+    value it holds, as it is or after one cast; None where the expression does more.
     """
 
     name: str
     expression: str
     type_sql: str = ""
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +150,13 @@ class _Derivation:
             target = Target(self._shadow.relation, name, column.type_oid)
             read = self._reader.fill(("columns", name), self._plan.columns[name], target)
             self._read[name] = read
-            return FilledColumn(name, read.sql, column.type_sql)
+            held = next((c.name for c in self._source.columns if c.number == read.holds), None)
+            return FilledColumn(name, read.sql, column.type_sql, held)
         if column.generated:
             return None
         if name in self._origin:
-            return FilledColumn(name, self._old_column(column), column.type_sql)
+            value = self._old_column(column)
+            return FilledColumn(name, value, column.type_sql, self._origin[name])
         if self._source.column(name) is not None:
             raise PlanError(
                 f"{name!r} is a new column, and was the name of an old one: "
@@ -237,7 +241,7 @@ class _Derivation:
             raise PlanError(
                 f"the new table has no index that begins with the key ({names})",
                 place=self._loaded.place("create" if self._plan.create else "alter"),
-                hint="Add one, unique or not: changed rows are found by it. It must not be partial.",
+                hint="Add one, unique or not, but not partial: changed rows are found by it.",
             )
 
     def _nothing_left_behind(self, filled: Iterable[FilledColumn]) -> None:
@@ -315,5 +319,3 @@ def _collated(one: Column, other: Column) -> str:
     if one.collation_sql == other.collation_sql or other.collation_sql is None:
         return ""
     return f" COLLATE {other.collation_sql}"
-
-

@@ -56,7 +56,8 @@ FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.oid = ANY(%(functions)s::oid[])
-   OR p.oid IN (SELECT o.oprcode FROM pg_catalog.pg_operator o WHERE o.oid = ANY(%(operators)s::oid[]))
+   OR p.oid IN (SELECT o.oprcode FROM pg_catalog.pg_operator o
+                WHERE o.oid = ANY(%(operators)s::oid[]))
 ORDER BY 2, 1
 """
 
@@ -110,23 +111,25 @@ def _fault(
     rows = connection.execute(
         _FUNCTIONS, {"functions": functions, "operators": operators, "momentary": _MOMENTARY}
     ).fetchall()
-    for name, fault in rows:
-        if fault == "momentary":
-            return _another_time(name)
-        if fault == "volatile":
-            return (
-                f"function {name}() is volatile",
-                name,
-                "A row is read again whenever it changes, and must give the same result. If the "
-                "function depends on its arguments only, declare it IMMUTABLE.",
-            )
-        if fault == "stable":
-            return (
-                f"function {name}() is only STABLE, so it may read other tables",
-                name,
-                "If it depends on its arguments only, declare it IMMUTABLE.",
-            )
-    return None, "", ""
+    faulty = [(name, fault) for name, fault in rows if fault is not None]
+    return _of_function(*faulty[0]) if faulty else (None, "", "")
+
+
+def _of_function(name: str, fault: str) -> tuple[str, str, str]:
+    if fault == "momentary":
+        return _another_time(name)
+    if fault == "volatile":
+        return (
+            f"function {name}() is volatile",
+            name,
+            "A row is read again whenever it changes, and must give the same result. If the "
+            "function depends on its arguments only, declare it IMMUTABLE.",
+        )
+    return (
+        f"function {name}() is only STABLE, so it may read other tables",
+        name,
+        "If it depends on its arguments only, declare it IMMUTABLE.",
+    )
 
 
 def _another_time(name: str) -> tuple[str, str, str]:

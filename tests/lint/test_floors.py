@@ -31,6 +31,7 @@ FLOORS: dict[str, int] = {
     "runbook": 6,
     "web": 6,
     "cli": 7,
+    "__main__": 8,
 }
 
 SIDEWAYS = {

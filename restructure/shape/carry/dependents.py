@@ -79,12 +79,14 @@ SELECT CASE j.classid::regclass::text
          WHEN 'pg_proc' THEN 'function'
          WHEN 'pg_class' THEN
            CASE WHEN ours OR j.relkind IN ('t', 'S') THEN NULL
+                WHEN j.relkind = 'v' THEN 'view' WHEN j.relkind = 'm' THEN 'materialized view'
                 WHEN j.relkind IN ('r', 'p', 'f', 'c') THEN 'row type' ELSE 'other' END
          WHEN 'pg_type' THEN 'row type'
          ELSE 'other' END AS kind,
        CASE j.classid::regclass::text
          WHEN 'pg_rewrite' THEN CASE WHEN NOT ours AND home_kind IN ('v', 'm')
-              THEN j.home::regclass::text ELSE n.identity END
+              THEN (SELECT identity FROM pg_catalog.pg_identify_object(
+                    'pg_catalog.pg_class'::regclass, j.home, 0)) ELSE n.identity END
          ELSE n.identity END AS name
 FROM judged j
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(j.classid, j.objid, 0) AS n

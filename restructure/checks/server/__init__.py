@@ -1,0 +1,1 @@
+"""Facts about the server, the database and our role."""

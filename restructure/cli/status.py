@@ -1,0 +1,133 @@
+"""``restructure status``: how far the jobs are, who attends them, and what they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from restructure.catalog import job as jobs
+from restructure.cli import words
+from restructure.cli.invocation import Invocation, invocation
+from restructure.model.phase import ENDED, Phase, before_swap
+from restructure.model.progress import Progress
+from restructure.phases.standing import Standing, has_jobs, read_standing
+from restructure.postgres.connect import Connection
+
+JobArgument = Annotated[str, typer.Argument(help="The job's name, as in the plan (status lists them).")]
+
+
+def status(
+    context: typer.Context,
+    job: Annotated[str | None, typer.Argument(help="Only this job, with its recent history.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again until the job has ended.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks with --watch.", min=0.2)] = 2.0,
+) -> None:
+    """Show how far each job is, what is pending, and what it holds on the server.
+
+    Changes nothing. With --watch and --output json it prints one document per line.
+    """
+    call = invocation(context)
+    with call.session() as connection:
+        while True:
+            found = _read(call, connection, job)
+            if watch:
+                call.output.clear()
+            call.output.result(
+                "status",
+                {"jobs": [standing.as_json() for standing in found]},
+                lambda found=found: _lines(found, detailed=job is not None),  # type: ignore[misc]
+            )
+            if not watch or (job is not None and found[0].phase in ENDED):
+                return
+            time.sleep(interval)
+
+
+def _read(call: Invocation, connection: Connection, name: str | None) -> list[Standing]:
+    if name is not None:
+        return [read_standing(connection, call.dsn, call.job(connection, name))]
+    if not has_jobs(connection):
+        return []
+    return [read_standing(connection, call.dsn, job) for job in jobs.all_jobs(connection)]
+
+
+def _lines(found: list[Standing], *, detailed: bool) -> Iterator[str]:
+    if not found:
+        yield "No jobs in this database."
+    for number, standing in enumerate(found):
+        if number:
+            yield ""
+        yield from standing_lines(standing, detailed=detailed)
+
+
+def standing_lines(standing: Standing, *, detailed: bool = True) -> Iterator[str]:
+    """One job as text. ``detailed`` adds quarantined keys and recent history."""
+    yield f"{standing.name}  ({standing.table})  {standing.phase}{' PAUSED' if standing.paused else ''}"
+    yield f"  phase        {words.meaning(standing.phase)}"
+    if standing.phase in ENDED:
+        yield f"  ended        {standing.updated_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    else:
+        yield from _course(standing)
+    yield from _trouble(standing)
+    if standing.receipt:
+        yield f"  cutover      {words.receipt(standing.receipt)}"
+    if standing.retired:
+        yield f"  old table    {standing.retired}; restructure finalize {standing.name} drops it"
+    if detailed:
+        yield from _history(standing)
+
+
+def _course(standing: Standing) -> Iterator[str]:
+    yield f"  attended by  {standing.attendant or 'NOBODY: it stands still'}"
+    progress = progress_of(standing.progress)
+    if not before_swap(standing.phase):
+        return
+    if standing.phase in (Phase.COPY, Phase.INDEX, Phase.CUTOVER):
+        yield f"  progress     {words.state_of(standing.phase, progress)}"
+    lag = "unknown, nobody reads the stream" if standing.lag_seconds is None else words.duration(standing.lag_seconds)
+    behind = f", {words.size(standing.lag_bytes)} of WAL" if standing.lag_bytes is not None else ""
+    yield f"  lag          {standing.pending_keys:,} keys pending, {lag}{behind}"
+    if standing.slot_retained_bytes is not None:
+        yield f"  slot         retains {words.size(standing.slot_retained_bytes)} of WAL"
+    if standing.attendant:
+        if progress.forecast and standing.phase in (Phase.CATCHUP, Phase.READY):
+            yield f"  forecast     {progress.forecast}"
+        if progress.throttled:
+            yield f"  throttled    {progress.throttled}"
+    if standing.request:
+        yield f"  asked for    {standing.request}"
+
+
+def progress_of(stored: dict[str, Any]) -> Progress:
+    """The progress that a runner left on the job's row, empty before the first."""
+    known = {field.name for field in dataclasses.fields(Progress)}
+    return Progress(**{name: value for name, value in stored.items() if name in known})
+
+
+def _trouble(standing: Standing) -> Iterator[str]:
+    if standing.retains_for_nobody and before_swap(standing.phase):
+        yield (
+            f"  WARNING      nobody reads the slot and the server keeps its WAL "
+            f"({words.size(standing.slot_retained_bytes or 0)} now): attend the job or abort it"
+        )
+    if standing.stream_error:
+        yield f"  stream       {standing.stream_error}"
+    if standing.error:
+        yield f"  error        {standing.error.get('message')}"
+        if standing.error.get("hint"):
+            yield f"  hint         {standing.error['hint']}"
+    if standing.quarantined_keys:
+        yield f"  quarantined  {standing.quarantined_keys:,} keys whose rows the new shape refuses; no cutover before"
+
+
+def _history(standing: Standing) -> Iterator[str]:
+    for item in standing.quarantined:
+        key = ", ".join("NULL" if value is None else value for value in item.key)
+        yield f"    key ({key}): {item.reason} [{item.sqlstate}]"
+    if standing.journal:
+        yield "  recently"
+    for entry in standing.journal:
+        yield f"    {words.clock(entry.at)}  {entry.phase:<9} {words.event(entry.event, entry.phase, entry.detail)}"
