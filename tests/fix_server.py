@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         versions = tuple(int(word) for word in chosen.replace(",", " ").split())
         missing = [version for version in versions if version not in found]
         if missing:
-            raise pytest.UsageError(f"PostgreSQL {missing} is not on this machine: {found}")
+            raise pytest.UsageError(f"PostgreSQL {missing} is not among those found: {[*found]}")
     elif metafunc.definition.get_closest_marker("every_version"):
         versions = tuple(v for v in SUPPORTED if v in found or v in USUAL)
     else:

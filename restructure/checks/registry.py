@@ -2,32 +2,101 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
+from restructure.checks import dependents
+from restructure.checks.context import CheckContext
+from restructure.checks.server import (
+    activity,
+    connections,
+    database_create,
+    event_triggers,
+    free_senders,
+    free_slots,
+    idle_slots,
+    old_transactions,
+    pooler,
+    prepared_transactions,
+    replication,
+    standby,
+    subscriptions,
+    synchronous_names,
+    version,
+    wal_kept,
+    wal_level,
+)
+from restructure.checks.table import (
+    access_method,
+    extension,
+    filtered_rows,
+    held_by_prepared,
+    inheritance,
+    kind,
+    names_taken,
+    owner,
+    replica_identity,
+    space,
+    subscribed,
+    swap_names,
+    wide_publications,
+)
 from restructure.errors import Finding
-from restructure.model.names import Names
-from restructure.model.relation import Watched
-from restructure.plan.model import Plan
-from restructure.postgres.connect import Connection
-from restructure.shape.table import Table
 
+__all__ = ["SERVER_CHECKS", "TABLE_CHECKS", "CheckContext", "run_checks"]
 
-@dataclass(frozen=True, slots=True)
-class CheckContext:
-    """What checks may look at. ``connection`` is in autocommit; checks change nothing.
+Check = Callable[[CheckContext], Iterable[Finding]]
 
-    Without ``source`` (as in ``doctor``) only the checks of the server run; with it, names,
-    plan and watched must be there too.
-    """
+SERVER_CHECKS: dict[str, Check] = {
+    module.NAME: module.find
+    for module in (
+        activity,
+        connections,
+        database_create,
+        event_triggers,
+        free_senders,
+        free_slots,
+        idle_slots,
+        old_transactions,
+        pooler,
+        prepared_transactions,
+        replication,
+        standby,
+        subscriptions,
+        synchronous_names,
+        version,
+        wal_kept,
+        wal_level,
+    )
+}
 
-    connection: Connection
-    dsn: str
-    source: Table | None = None
-    names: Names | None = None
-    plan: Plan | None = None
-    watched: Watched | None = None
+TABLE_CHECKS: dict[str, Check] = {
+    module.NAME: module.find
+    for module in (
+        access_method,
+        extension,
+        filtered_rows,
+        held_by_prepared,
+        inheritance,
+        kind,
+        names_taken,
+        owner,
+        replica_identity,
+        space,
+        subscribed,
+        swap_names,
+        wide_publications,
+    )
+} | dict(dependents.checks())
 
 
 def run_checks(context: CheckContext) -> list[Finding]:
-    """Run every check that the context allows; refusals come before warnings."""
-    raise NotImplementedError
+    """Run every check that the context allows; refusals come before warnings.
+
+    On a server that is too old nothing else is asked: the questions would not be understood.
+    """
+    too_old = [finding for finding in version.find(context) if finding.refuses]
+    if too_old:
+        return too_old
+    chosen = SERVER_CHECKS | (TABLE_CHECKS if context.source is not None else {})
+    found = [finding for name in sorted(chosen) for finding in chosen[name](context)]
+    return sorted(found, key=lambda finding: not finding.refuses)

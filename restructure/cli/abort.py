@@ -28,8 +28,9 @@ def abort(
 ) -> None:
     """Give a job up before its cutover: remove all it made. Asks first.
 
-    Drops the slot, the publication, the shadow table with its schema, and the job's state. Your table is
-    not touched. What was copied is lost; running the plan again starts from the beginning. There is no undo.
+    Drops the slot, the publication, the shadow table with its schema, and the job's state. Your
+    table is not touched. What was copied is lost; running the plan again starts from the beginning.
+    There is no undo.
     """
     call = invocation(context)
     with call.session() as connection:
@@ -46,7 +47,9 @@ def abort(
             )
             remove(call, connection, found)
             done = f"is aborted: everything it made is gone, {found.source_name} is as it was"
-    call.output.result("abort", {"job": job, "phase": Phase.ABORTED}, lambda: [f"Job {job} {done}."])
+    call.output.result(
+        "abort", {"job": job, "phase": Phase.ABORTED}, lambda: [f"Job {job} {done}."]
+    )
 
 
 def remove(call: Invocation, connection: Connection, job: Job) -> None:

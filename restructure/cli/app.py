@@ -1,4 +1,6 @@
-"""The entry point. What it imports at first is small, so that a password leaves the process list soon."""
+"""The entry point. What it imports at first is small, so that a password leaves the process list
+soon.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,9 @@ from restructure.plan.load import load_plan
 def check(context: typer.Context, plan: PlanArgument) -> None:
     """Check a plan against the live database: every finding at once, each with its remedy.
 
-    Changes nothing: the shadow table is built in a transaction that is rolled back. Exit code 3 means that
-    something refuses the job, 2 that the plan itself is wrong (with file, line and column).
+    Changes nothing: the shadow table is built in a transaction that is rolled back. Exit code 3
+    means that something refuses the job, 2 that the plan itself is wrong (with file, line and
+    column).
     """
     call = invocation(context)
     loaded = load_plan(plan)

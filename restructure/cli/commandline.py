@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import traceback
@@ -13,7 +14,22 @@ from typing import Annotated
 import typer
 
 from restructure import __version__
-from restructure.cli import abort, check, cutover, demo, doctor, finalize, init, log, pause, plan, run as run_, status
+from restructure.cli import (
+    abort,
+    check,
+    cutover,
+    demo,
+    doctor,
+    finalize,
+    init,
+    log,
+    pause,
+    plan,
+    status,
+)
+from restructure.cli import (
+    run as run_,
+)
 from restructure.cli.failure import explain
 from restructure.cli.invocation import Invocation, choose_dsn, secrets_of
 from restructure.cli.render import Output
@@ -30,7 +46,6 @@ class Format(StrEnum):
 app = typer.Typer(
     name="restructure",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -72,21 +87,25 @@ def options(
         Format, typer.Option(help="What stdout holds. With json: one document, errors included.")
     ] = Format.TEXT,
     verbose: Annotated[
-        int, typer.Option("-v", "--verbose", count=True, help="Log more on stderr; -vv for everything.")
+        int,
+        typer.Option("-v", "--verbose", count=True, help="Log more on stderr; -vv for everything."),
     ] = 0,
-    version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and leave."
+        ),
     ] = False,
 ) -> None:
     """Give a live PostgreSQL table a new shape while clients keep reading and writing it.
 
-    Usual order: init → check → plan → run → (status) → cutover → finalize. Until the cutover nothing
-    changes for clients, and abort removes every trace.
+    Usual order: init → check → plan → run → (status) → cutover → finalize. Until the cutover
+    nothing changes for clients, and abort removes every trace.
 
     Interrupting any command at any moment is safe; running it again goes on.
 
-    Exit codes: 0 done, 1 failed, 2 usage or plan error, 3 preflight refused, 4 verify mismatch, 5 not now
-    (safe to repeat), 6 needs an operator, 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 usage or plan error, 3 preflight refused, 4 verify mismatch, 5
+    not now (safe to repeat), 6 needs an operator, 130 interrupted.
     """
     chosen = choose_dsn(dsn)
     shown = Output(as_json=output is Format.JSON, secrets=secrets_of(chosen))
@@ -99,7 +118,9 @@ def run(words: Sequence[str]) -> int:
     arguments = options_first(words)
     interrupt_on_sigterm()
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="restructure", standalone_mode=False)
+        result = typer.main.get_command(app).main(
+            arguments, prog_name="restructure", standalone_mode=False
+        )
         sys.stdout.flush()
         return int(result or 0)
     except BrokenPipeError:
@@ -144,5 +165,4 @@ def options_first(words: Sequence[str]) -> list[str]:
 
 def _wants_json(arguments: Sequence[str]) -> bool:
     """For errors of the command line itself, which come before the options are parsed."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return any(pair == ("--output", "json") or pair[0] == "--output=json" for pair in pairs)
+    return "--output=json" in arguments or ("--output", "json") in itertools.pairwise(arguments)

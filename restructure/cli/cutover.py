@@ -25,11 +25,13 @@ _LOOK_EVERY = 0.25
 def cutover(context: typer.Context, job: JobArgument) -> None:
     """Swap the new table in, as soon as the shadow is ready.
 
-    Locks the table for some milliseconds in one transaction, as often as the plan's `cutover.attempts`
-    allows, and says who stands in the way. Whatever fails rolls back, and clients go on with the old table.
+    Locks the table for some milliseconds in one transaction, as often as the plan's
+    `cutover.attempts` allows, and says who stands in the way. Whatever fails rolls back, and
+    clients go on with the old table.
 
-    If a process attends the job already, it is asked to do it and this command shows how it goes; else this
-    command does it. Afterwards the old table is kept in a schema of its own until it is finalized.
+    If a process attends the job already, it is asked to do it and this command shows how it goes;
+    else this command does it. Afterwards the old table is kept in a schema of its own until it is
+    finalized.
     """
     call = invocation(context)
     with call.session() as connection:
@@ -43,6 +45,8 @@ def cutover(context: typer.Context, job: JobArgument) -> None:
                 _follow(call, connection, found)
             else:
                 attend(call, lambda runner: runner.attend(job, Wish(cutover=True)))
+        elif found.phase == Phase.LIVE and not _finished(connection, found):
+            attend(call, lambda runner: runner.attend(job, Wish()))
     report(call, "cutover", job)
 
 
@@ -77,6 +81,13 @@ def _follow(call: Invocation, connection: Connection, job: Job) -> None:
         ) from None
     if before_swap(Phase(now.phase)):
         _gave_up(connection, now)
+
+
+def _finished(connection: Connection, job: Job) -> bool:
+    """Whether the swap's aftermath was seen to: a runner may have died right after the commit."""
+    if schema.attendant(connection, job.id) is not None:
+        return True
+    return any(entry.event == "done" for entry in journal.recent(connection, job.id, 100))
 
 
 def _gave_up(connection: Connection, job: Job) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from restructure.cli.invocation import invocation
@@ -13,11 +15,11 @@ def demo(context: typer.Context) -> None:
 
     Touches no database of yours. Takes about two minutes.
     """
-    call = invocation(context)
+    console = invocation(context).output.stdout
     try:
         from restructure.demo import story  # noqa: PLC0415  # needs the extra "demo"
     except ImportError as error:
         raise UsageError(
             "the demo is not installed", hint="Install it with: pip install 'restructure[demo]'"
         ) from error
-    raise typer.Exit(story.run(call.output.stdout))
+    raise typer.Exit(story.run(sys.stdout))

@@ -33,10 +33,12 @@ def explain(error: BaseException) -> RestructureError:
 
 
 def _usage(error: BaseException, message: str) -> UsageError:
-    """An error of the command line's parser. Its class is private to typer; its ``ctx`` knows the command."""
+    """An error of the command line's parser. Its class is private to typer; its ``ctx`` knows the
+    command.
+    """
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "restructure"
-    return UsageError(message or "a command is missing", hint=f"{command} --help tells what it takes.")
+    return UsageError(message, hint=f"{command} --help tells what it takes.")
 
 
 def _database(error: psycopg.Error) -> RestructureError:
@@ -45,7 +47,8 @@ def _database(error: psycopg.Error) -> RestructureError:
     said = error.diag.message_primary
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return RestructureError(
-            f"PostgreSQL: {said}", hint="restructure doctor lists what the role needs; see also the role in the DSN."
+            f"PostgreSQL: {said}",
+            hint="restructure doctor lists what the role needs; see also the role in the DSN.",
         )
     if said is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return Retryable("the connection to the server was lost", hint=_AGAIN)

@@ -21,8 +21,8 @@ def finalize(
 ) -> None:
     """Drop the old table after a cutover. Asks first.
 
-    Drops the schema of the retired table with all that is in it. The new table is not touched. There is no
-    undo: take a backup of the old table first if you may need it.
+    Drops the schema of the retired table with all that is in it. The new table is not touched.
+    There is no undo: take a backup of the old table first if you may need it.
     """
     call = invocation(context)
     with call.session() as connection:
@@ -34,7 +34,8 @@ def finalize(
                 hint=f"First: restructure cutover {job}",
             )
         call.confirm(
-            f"Drop schema {found.names.retired_schema} with the old {found.source_name}? There is no undo.", yes=yes
+            f"Drop schema {found.names.retired_schema} with the old {found.source_name}? There is no undo.",
+            yes=yes,
         )
         attend(call, lambda runner: runner.attend(job, Wish(finalize=True)))
     report(call, "finalize", job)

@@ -22,7 +22,9 @@ from restructure.postgres.connect import Connection, connect
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The global options as a command uses them. ``dsn`` is empty where libpq is to find its own way."""
+    """The global options as a command uses them. ``dsn`` is empty where libpq is to find its own
+    way.
+    """
 
     dsn: str
     output: Output
@@ -42,7 +44,10 @@ class Invocation:
         if yes:
             return
         if not self.output.interactive:
-            raise UsageError("this asks first, and there is no terminal to ask on", hint="Add --yes if you are sure.")
+            raise UsageError(
+                "this asks first, and there is no terminal to ask on",
+                hint="Add --yes if you are sure.",
+            )
         if not self.output.ask(question):
             raise typer.Abort
 

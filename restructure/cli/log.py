@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -17,7 +16,10 @@ def configure(verbosity: int, output: Output) -> None:
     """Send the log to stderr: warnings, with -v more, with -vv everything."""
 
     def hide(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-        return {key: output.hide(value) if isinstance(value, str) else value for key, value in event.items()}
+        return {
+            key: output.hide(value) if isinstance(value, str) else value
+            for key, value in event.items()
+        }
 
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
@@ -47,4 +49,4 @@ class _Handler(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._output.note(cast(str, self.format(record)))
+        self._output.note(self.format(record))

@@ -15,8 +15,8 @@ from restructure.model.phase import Phase, before_swap
 def pause(context: typer.Context, job: JobArgument) -> None:
     """Hold a job's work within a second, wherever it runs. Clients notice nothing.
 
-    Sets a flag on the job. Changes of the table are still collected, so the slot does not fill the disk as
-    long as the process that attends the job lives. Undo: resume.
+    Sets a flag on the job. Changes of the table are still collected, so the slot does not fill the
+    disk as long as the process that attends the job lives. Undo: resume.
     """
     _set(context, job, paused=True)
 
@@ -34,7 +34,9 @@ def _set(context: typer.Context, name: str, *, paused: bool) -> None:
     with call.session() as connection:
         job = call.job(connection, name)
         if not before_swap(Phase(job.phase)):
-            raise UsageError(f"job {name} is {job.phase}: there is nothing to {'pause' if paused else 'resume'}")
+            raise UsageError(
+                f"job {name} is {job.phase}: there is nothing to {'pause' if paused else 'resume'}"
+            )
         jobs.store(connection, job.id, paused=paused)
         attendant = schema.attendant(connection, job.id)
     word = "paused" if paused else "goes on"
@@ -42,8 +44,14 @@ def _set(context: typer.Context, name: str, *, paused: bool) -> None:
     def lines() -> list[str]:
         if attendant is not None:
             return [f"Job {name} {'is ' if paused else ''}{word} (attended by {attendant})."]
-        held = "It will hold as soon as somebody does." if paused else "Go on with: restructure run PLAN"
-        return [f"Job {name} is {'paused' if paused else 'not paused'}, and nobody attends it. {held}"]
+        held = (
+            "It will hold as soon as somebody does."
+            if paused
+            else "Go on with: restructure run PLAN"
+        )
+        return [
+            f"Job {name} is {'paused' if paused else 'not paused'}, and nobody attends it. {held}"
+        ]
 
     call.output.result(
         "pause" if paused else "resume",

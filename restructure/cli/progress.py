@@ -42,14 +42,22 @@ class JobView:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
     def event(self, phase: str, name: str, detail: dict[str, Any]) -> None:
         """A Listener of engine/work.py: print one journal entry."""
-        urgent = name in ("warning", "cutover not yet", "connection lost, trying again", "terminated")
+        urgent = name in (
+            "warning",
+            "cutover not yet",
+            "connection lost, trying again",
+            "terminated",
+        )
         sentence = words.event(name, phase, detail)
         text = f"{words.clock()}  {phase:<9} {sentence}"
         with self._lock:
@@ -82,7 +90,9 @@ class JobView:
         while now - self._rows[0][0] > _RATE_OVER:
             self._rows.popleft()
         began, rows_then = self._rows[0]
-        return (rows - rows_then) / (now - began) if now - began >= 1 and rows >= rows_then else None
+        return (
+            (rows - rows_then) / (now - began) if now - began >= 1 and rows >= rows_then else None
+        )
 
 
 class _Bar:
@@ -110,4 +120,6 @@ class _Bar:
         if self._task is None:
             self._task = self._progress.add_task(phase, total=None, text="")
         total = None if share is None else 1.0
-        self._progress.update(self._task, description=phase, text=text, total=total, completed=share or 0.0)
+        self._progress.update(
+            self._task, description=phase, text=text, total=total, completed=share or 0.0
+        )

@@ -1,7 +1,8 @@
 """Everything that is printed: text or JSON, data on stdout, all else on stderr.
 
-With ``--output json`` stdout holds one JSON document per command (one per line with ``--watch``), an error
-included; its ``schema_version`` changes when a field goes or means something else, not when one is added.
+With ``--output json`` stdout holds one JSON document per command (one per line with ``--watch``),
+an error included; its ``schema_version`` changes when a field goes or means something else, not
+when one is added.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Output:
         """Whether progress may be drawn in place."""
         return self.stderr.is_terminal and not self.stderr.is_dumb_terminal
 
-    def result(self, command: str, document: dict[str, Any], lines: Callable[[], Iterable[str]]) -> None:
+    def result(
+        self, command: str, document: dict[str, Any], lines: Callable[[], Iterable[str]]
+    ) -> None:
         """The command's data: ``document`` as JSON, or ``lines`` as text."""
         if self.as_json:
             self._json({"schema_version": SCHEMA_VERSION, "command": command, **document})
@@ -69,7 +72,9 @@ class Output:
         if error.hint:
             self.note(f"hint: {error.hint}")
         if self.as_json:
-            self._json({"schema_version": SCHEMA_VERSION, "error": self._hidden(error_document(error))})
+            self._json(
+                {"schema_version": SCHEMA_VERSION, "error": self._hidden(error_document(error))}
+            )
 
     def ask(self, question: str) -> bool:
         """Ask for yes or no; no is the default."""
@@ -86,13 +91,18 @@ class Output:
             self.stdout.clear()
 
     def hide(self, text: str) -> str:
-        """``text`` without passwords: for errors and the log, never for data, which it could change."""
+        """``text`` without passwords: for errors and the log, never for data, which it could
+        change.
+        """
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return redact(text)
 
     def _hidden(self, document: dict[str, Any]) -> dict[str, Any]:
-        return {key: self.hide(value) if isinstance(value, str) else value for key, value in document.items()}
+        return {
+            key: self.hide(value) if isinstance(value, str) else value
+            for key, value in document.items()
+        }
 
     def _print(self, console: Console, text: str, style: str = "", end: str = "\n") -> None:
         shown = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -121,7 +131,9 @@ def finding_document(finding: Finding) -> dict[str, Any]:
 
 
 def error_document(error: RestructureError) -> dict[str, Any]:
-    """An error for a script: its class, exit code, message, hint, and place or findings where it has them."""
+    """An error for a script: its class, exit code, message, hint, and place or findings where it
+    has them.
+    """
     document: dict[str, Any] = {
         "kind": type(error).__name__,
         "exit_code": error.exit_code,

@@ -32,7 +32,9 @@ class Then(StrEnum):
 def run(
     context: typer.Context,
     plan: PlanArgument,
-    cutover: Annotated[bool, typer.Option("--cutover", help="Swap the tables as soon as the shadow is ready.")] = False,
+    cutover: Annotated[
+        bool, typer.Option("--cutover", help="Swap the tables as soon as the shadow is ready.")
+    ] = False,
     then: Annotated[
         Then | None,
         typer.Option(
@@ -42,21 +44,26 @@ def run(
         ),
     ] = None,
     start_over: Annotated[
-        bool, typer.Option("--start-over", help="Abort the job first if it exists (before its cutover only).")
+        bool,
+        typer.Option(
+            "--start-over", help="Abort the job first if it exists (before its cutover only)."
+        ),
     ] = False,
 ) -> None:
     """Run a plan up to ready, or with --cutover through the swap. Run it again to resume.
 
-    Makes a publication, a slot, a shadow table in a schema of its own, and schema restructure for its
-    state. The table itself and its clients are not touched before the cutover. Ctrl-C stops it safely.
+    Makes a publication, a slot, a shadow table in a schema of its own, and schema restructure for
+    its state. The table itself and its clients are not touched before the cutover. Ctrl-C stops it
+    safely.
 
-    Undo: restructure abort JOB removes all of it, at any time before the cutover. After the cutover the old table
-    is kept until it is finalized.
+    Undo: restructure abort JOB removes all of it, at any time before the cutover. After the cutover
+    the old table is kept until it is finalized.
     """
     call = invocation(context)
     if then is Then.FINALIZE and not cutover:
         raise UsageError(
-            "--then finalize drops the old table after a cutover", hint="Add --cutover, or leave it out."
+            "--then finalize drops the old table after a cutover",
+            hint="Add --cutover, or leave it out.",
         )
     loaded = load_plan(plan)
     wish = Wish(
@@ -83,7 +90,9 @@ def _prepared(call: Invocation, loaded: LoadedPlan, *, start_over: bool) -> bool
             remove(call, connection, job)
             return True
         if job.phase == Phase.FINALIZED and job.digest == loaded.digest and not start_over:
-            call.output.warn(f"Job {name} has run this plan to its end. To run it once more: --start-over")
+            call.output.warn(
+                f"Job {name} has run this plan to its end. To run it once more: --start-over"
+            )
             return False
         if job.paused:
             call.output.warn(f"Job {name} is paused and will hold until: restructure resume {name}")

@@ -17,14 +17,22 @@ from restructure.model.progress import Progress
 from restructure.phases.standing import Standing, has_jobs, read_standing
 from restructure.postgres.connect import Connection
 
-JobArgument = Annotated[str, typer.Argument(help="The job's name, as in the plan (status lists them).")]
+JobArgument = Annotated[
+    str, typer.Argument(help="The job's name, as in the plan (status lists them).")
+]
 
 
 def status(
     context: typer.Context,
-    job: Annotated[str | None, typer.Argument(help="Only this job, with its recent history.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again until the job has ended.")] = False,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks with --watch.", min=0.2)] = 2.0,
+    job: Annotated[
+        str | None, typer.Argument(help="Only this job, with its recent history.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again and again until the job has ended.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(help="Seconds between two looks with --watch.", min=0.2)
+    ] = 2.0,
 ) -> None:
     """Show how far each job is, what is pending, and what it holds on the server.
 
@@ -81,15 +89,16 @@ def standing_lines(standing: Standing, *, detailed: bool = True) -> Iterator[str
 
 
 def _course(standing: Standing) -> Iterator[str]:
-    yield f"  attended by  {standing.attendant or 'NOBODY: it stands still'}"
     progress = progress_of(standing.progress)
+    if standing.attendant:
+        yield f"  attended by  {standing.attendant}"
     if not before_swap(standing.phase):
         return
+    if not standing.attendant:
+        yield "  attended by  NOBODY: it stands still"
     if standing.phase in (Phase.COPY, Phase.INDEX, Phase.CUTOVER):
         yield f"  progress     {words.state_of(standing.phase, progress)}"
-    lag = "unknown, nobody reads the stream" if standing.lag_seconds is None else words.duration(standing.lag_seconds)
-    behind = f", {words.size(standing.lag_bytes)} of WAL" if standing.lag_bytes is not None else ""
-    yield f"  lag          {standing.pending_keys:,} keys pending, {lag}{behind}"
+    yield f"  lag          {', '.join(_lag(standing))}"
     if standing.slot_retained_bytes is not None:
         yield f"  slot         retains {words.size(standing.slot_retained_bytes)} of WAL"
     if standing.attendant:
@@ -101,6 +110,14 @@ def _course(standing: Standing) -> Iterator[str]:
         yield f"  asked for    {standing.request}"
 
 
+def _lag(standing: Standing) -> Iterator[str]:
+    yield f"{standing.pending_keys:,} keys pending"
+    if standing.lag_seconds is not None:
+        yield words.duration(standing.lag_seconds)
+    if standing.lag_bytes is not None:
+        yield f"{words.size(standing.lag_bytes)} of WAL not read yet"
+
+
 def progress_of(stored: dict[str, Any]) -> Progress:
     """The progress that a runner left on the job's row, empty before the first."""
     known = {field.name for field in dataclasses.fields(Progress)}
@@ -108,10 +125,11 @@ def progress_of(stored: dict[str, Any]) -> Progress:
 
 
 def _trouble(standing: Standing) -> Iterator[str]:
-    if standing.retains_for_nobody and before_swap(standing.phase):
+    if standing.retains_for_nobody:
+        undo = "or abort it" if before_swap(standing.phase) else "to its end"
         yield (
             f"  WARNING      nobody reads the slot and the server keeps its WAL "
-            f"({words.size(standing.slot_retained_bytes or 0)} now): attend the job or abort it"
+            f"({words.size(standing.slot_retained_bytes or 0)} now): run the job again {undo}"
         )
     if standing.stream_error:
         yield f"  stream       {standing.stream_error}"

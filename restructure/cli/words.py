@@ -116,7 +116,11 @@ def event(name: str, phase: str, detail: dict[str, Any]) -> str:
     sentence = _EVENTS.get(name)
     if sentence is not None:
         return sentence(phase, detail)
-    return f"{name} " + ", ".join(f"{key}: {value}" for key, value in detail.items()) if detail else name
+    return (
+        f"{name} " + ", ".join(f"{key}: {value}" for key, value in detail.items())
+        if detail
+        else name
+    )
 
 
 def receipt(detail: dict[str, Any]) -> str:
@@ -140,5 +144,7 @@ _EVENTS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "swapped": lambda _, d: receipt(d),
     "done": lambda _, d: f"done; the old table is kept as {d.get('retired')}",
     "warning": lambda _, d: f"warning: {d.get('message')} {d.get('hint') or ''}".rstrip(),
-    "connection lost, trying again": lambda _, d: f"connection lost, trying again ({d.get('error')})",
+    "connection lost, trying again": lambda _, d: (
+        f"connection lost, trying again ({d.get('error')})"
+    ),
 }

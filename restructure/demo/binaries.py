@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from restructure.errors import UsageError
@@ -42,6 +43,7 @@ def find_binaries() -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+@cache
 def major_version(folder: Path) -> int | None:
     """Return what ``postgres --version`` says there; None if there is no working server."""
     if not all((folder / name).is_file() for name in _NEEDED):

@@ -1,4 +1,6 @@
-"""How a job stands: everything about it that an operator or a monitor may ask, read without disturbing it."""
+"""How a job stands: everything about it that an operator or a monitor may ask, read without
+disturbing it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from restructure.catalog import chunks, journal, schema
 from restructure.catalog import job as jobs
-from restructure.catalog import journal, schema
 from restructure.catalog.job import Job
 from restructure.catalog.journal import Entry
 from restructure.catalog.spool import Spool
@@ -40,8 +42,8 @@ class Quarantined:
 class Standing:
     """One job as it is now.
 
-    ``attendant`` is the session that runs it, None where nobody does. ``error`` is why the
-    last runner gave up; None while one is at work. ``lag_bytes`` and ``slot_retained_bytes`` are asked
+    ``attendant`` is the session that runs it, None where nobody does. ``error`` is why the last
+    runner gave up; None while one is at work. ``lag_bytes`` and ``slot_retained_bytes`` are asked
     from the server now, None where the job has no stream (any more). ``lag_seconds`` is the age of
     the oldest pending key, None where nobody can tell because nobody reads the stream.
     """
@@ -123,7 +125,8 @@ def find_job(connection: Connection, dsn: str, name: str) -> Job:
 
 
 def read_standing(connection: Connection, dsn: str, job: Job, *, events: int = 10) -> Standing:
-    """Look at everything that is known of ``job``. Changes nothing and takes no lock that matters."""
+    """Look at everything that is known of ``job``. Changes nothing and takes no lock that matters.
+    """
     phase = Phase(job.phase)
     attendant = None if job.ended else schema.attendant(connection, job.id)
     lag, stream_error = _lag(dsn, job, phase)
@@ -138,7 +141,7 @@ def read_standing(connection: Connection, dsn: str, job: Job, *, events: int = 1
         paused=job.paused,
         request=job.request,
         error=job.error if attendant is None else None,
-        progress=job.progress,
+        progress={**job.progress, **_copied(connection, job)},
         pending_keys=pending,
         lag_bytes=lag.lag_bytes if lag else None,
         lag_seconds=age if age is not None or attendant is None else 0.0,
@@ -154,8 +157,24 @@ def read_standing(connection: Connection, dsn: str, job: Job, *, events: int = 1
     )
 
 
+def _copied(connection: Connection, job: Job) -> dict[str, Any]:
+    """What the catalog knows of the copy: a runner's own count begins with the runner."""
+    extents = chunks.extents(connection, job.id)
+    if not extents:
+        return {}
+    total = sum(extent.blocks for extent in extents)
+    missing = sum(part.blocks for part in chunks.missing(connection, job.id))
+    return {
+        "rows_copied": chunks.rows_copied(connection, job.id),
+        "blocks_total": total,
+        "blocks_copied": total - missing,
+    }
+
+
 def _lag(dsn: str, job: Job, phase: Phase) -> tuple[StreamLag | None, str | None]:
-    """What the stream's server says, or why it cannot be asked. A job in setup may have no stream yet."""
+    """What the stream's server says, or why it cannot be asked. A job in setup may have no stream
+    yet.
+    """
     if job.ended or phase is Phase.PLANNED:
         return None, None
     try:

@@ -47,6 +47,18 @@ class LoadedPlan:
         """Where a character (from 0) of the text at ``path`` stands."""
         return self.tree.inside(path, offset)
 
+    def about(self, column: str) -> Place:
+        """Where the plan speaks of a column, found by its name: good enough to point at."""
+        if column in self.plan.columns:
+            return self.place("columns", column)
+        for index, clause in enumerate(self.plan.alter):
+            if column.lower() in clause.lower():
+                return self.place("alter", index)
+        if self.plan.create is not None:
+            at = self.plan.create.lower().find(column.lower())
+            return self.inside(("create",), max(at, 0))
+        return self.place("alter")
+
 
 def load_plan(path: str | FilePath) -> LoadedPlan:
     """Read and check the file. Raises PlanError, or UsageError where there is no such file."""

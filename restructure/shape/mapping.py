@@ -8,13 +8,14 @@ from difflib import get_close_matches
 
 from psycopg import sql
 
-from restructure.errors import Place, PlanError
+from restructure.errors import PlanError
 from restructure.plan.load import LoadedPlan
 from restructure.plan.source import Path
 from restructure.postgres.connect import Connection
-from restructure.shape.casts import base_type_sql, column_facts, keeps_identity
+from restructure.shape.casts import base_type_sql
 from restructure.shape.expressions import Expression, ExpressionReader, Target
 from restructure.shape.indexes import index_beginning_with
+from restructure.shape.keys import described, holds, takes_no_null
 from restructure.shape.table import Column, Table
 
 
@@ -161,14 +162,14 @@ class _Derivation:
             raise PlanError(
                 f"{name!r} is a new column, and was the name of an old one: "
                 "what shall its values be?",
-                place=self._place_of(name),
+                place=self._loaded.about(name),
                 hint="Say it under columns, for example"
                 f" {name}: NULL, or {name}: the expression that keeps the old values.",
             )
-        if column.default_sql is None and not column.identity and self._refuses_null(column):
+        if column.default_sql is None and not column.identity and self._needs_value(column):
             raise PlanError(
                 f"{name!r} is a NOT NULL target without a source",
-                place=self._place_of(name),
+                place=self._loaded.about(name),
                 hint="Give it an expression under columns, or a DEFAULT.",
             )
         return None
@@ -188,47 +189,44 @@ class _Derivation:
             raise PlanError(
                 f"column {column.name!r}: no assignment cast from {old.type_sql}"
                 f" to {column.type_sql}",
-                place=self._place_of(column.name),
+                place=self._loaded.about(column.name),
                 hint="Give it an expression under columns.",
             ) from None
         if old.type_oid == column.type_oid:
             return written
         return f"CAST({written} AS {base_type_sql(self._connection, column.type_oid)})"
 
-    def _refuses_null(self, column: Column) -> bool:
-        """Whether neither the column nor a domain it is of takes NULL or has a default."""
-        row = self._connection.execute(_DOMAIN, {"oid": column.type_oid}).fetchone()
-        not_null, has_default = row or (False, False)
-        return (column.not_null or not_null) and not has_default
+    def _needs_value(self, column: Column) -> bool:
+        return takes_no_null(self._connection, column.type_oid, column.not_null)
 
     def _key_pair(self, key: str, filled: tuple[FilledColumn, ...]) -> KeyPair:
+        """Find the column of the shadow that holds the key column, one value for one."""
         old = self._source.column(key)
         assert old is not None
-        facts = column_facts(self._connection, self._source.relation.oid, old.number)
         refused: list[str] = []
-        for name in (column.name for column in filled):
-            read = self._read.get(name)
-            if read.holds != old.number if read else self._origin.get(name) != key:
+        for column in filled:
+            if column.origin != key:
                 continue
-            new = self._shadow.column(name)
+            read = self._read.get(column.name)
+            new = self._shadow.column(column.name)
             assert new is not None
-            new_facts = column_facts(self._connection, self._shadow.relation.oid, new.number)
-            between = read.type if read else facts
-            if keeps_identity(facts, between) and keeps_identity(between, new_facts):
-                # the reader printed an expression's type; a plain cast is the same here
-                return KeyPair(key, name, new.type_sql)
-            refused.append(f"{name!r} ({new.type_sql}{_collated(old, new)})")
+            reference = (self._source.relation.oid, old.number)
+            holder = (self._shadow.relation.oid, new.number)
+            if holds(self._connection, reference, read.type if read else None, holder):
+                return KeyPair(key, column.name, new.type_sql)
+            refused.append(f"{new.name!r} ({described(new, old)})")
+            shown = described(old, new)
         if refused:
             raise PlanError(
-                f"key column {key!r} ({old.type_sql}{_collated(new, old)}) is not certain to stay"
-                f" the same key in {' or '.join(refused)}",
-                place=self._place_of(self._kept.get(key, key)),
+                f"key column {key!r} ({shown}) is not certain to stay the same key in"
+                f" {' or '.join(refused)}",
+                place=self._loaded.about(self._kept.get(key, key)),
                 hint="Two keys could become equal, or equal ones differ. Keep the type, or a wider"
                 " one of the same kind.",
             )
         raise PlanError(
             f"key column {key!r} has no column in the new table that holds it",
-            place=self._place_of(key),
+            place=self._loaded.about(key),
             hint="Keep it: rows are found by it. The new table's own primary key may be another.",
         )
 
@@ -290,32 +288,3 @@ class _Derivation:
                 )
             target = Target(self._source.relation, name, old.type_oid, like=True)
             reader.fill(("reverse", name), text, target)
-
-    def _place_of(self, column: str) -> Place:
-        """Where the plan speaks of a column, found by its name: good enough to point at."""
-        if column in self._plan.columns:
-            return self._loaded.place("columns", column)
-        for index, clause in enumerate(self._plan.alter):
-            if column.lower() in clause.lower():
-                return self._loaded.place("alter", index)
-        if self._plan.create is not None:
-            at = self._plan.create.lower().find(column.lower())
-            return self._loaded.inside(("create",), max(at, 0))
-        return self._loaded.place("alter")
-
-
-_DOMAIN = """
-WITH RECURSIVE base AS (
-    SELECT t.* FROM pg_catalog.pg_type t WHERE t.oid = %(oid)s
-    UNION ALL
-    SELECT t.* FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd')
-SELECT coalesce(bool_or(typnotnull), false), coalesce(bool_or(typdefault IS NOT NULL), false)
-FROM base
-"""
-
-
-def _collated(one: Column, other: Column) -> str:
-    """``other``'s collation, where that is what differs."""
-    if one.collation_sql == other.collation_sql or other.collation_sql is None:
-        return ""
-    return f" COLLATE {other.collation_sql}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from psycopg import errors, sql
 
-from restructure.errors import OperatorNeeded, PlanError, UsageError
+from restructure.errors import NotNow, OperatorNeeded, PlanError, UsageError
 from restructure.model.names import Names
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.script import Script
@@ -24,9 +27,26 @@ def build_shadow(script: Script, source: Table, loaded: LoadedPlan, names: Names
 
     Takes ACCESS SHARE on the source, and no lock on any other table unless the plan's own DDL
     names it as the target of a foreign key. Nothing is left if the transaction rolls back.
-    Raises PlanError at the line of what cannot be, UsageError where the schema is there already.
+    Raises PlanError at the line of what cannot be, UsageError where the schema is there already,
+    NotNow where a lock was not had at once.
     """
-    with script.connection.transaction():
+    try:
+        return _build(script, source, loaded, names)
+    except errors.LockNotAvailable as error:
+        raise NotNow(
+            f"a lock for building the shadow was not had within {_LOCK_TIMEOUT}:"
+            f" {error.diag.message_primary}",
+            hint="Somebody changes the table, or one that a foreign key of the plan references."
+            " Run the same command again.",
+        ) from error
+
+
+_LOCK_TIMEOUT = "500ms"
+"""A request that waits makes everybody queue behind it (PostgreSQL docs, explicit-locking)."""
+
+
+def _build(script: Script, source: Table, loaded: LoadedPlan, names: Names) -> Shadow:
+    with script.connection.transaction(), _lock_timeout(script):
         _create_schema(script, names)
         if loaded.plan.create is None:
             kept, table, late = _by_alter(script, source, loaded, names)
@@ -81,6 +101,16 @@ def drop_shadow(script: Script, names: Names) -> None:
             f"something was built on the shadow: {error.diag.message_detail}",
             hint="Drop that first, then abort again.",
         ) from error
+
+
+@contextmanager
+def _lock_timeout(script: Script) -> Iterator[None]:
+    form = "SELECT set_config('lock_timeout', %s, true)"
+    row = script.connection.execute("SELECT current_setting('lock_timeout')").fetchone()
+    assert row is not None
+    script.connection.execute(form, [_LOCK_TIMEOUT])
+    yield
+    script.connection.execute(form, [row[0]])
 
 
 def _create_schema(script: Script, names: Names) -> None:

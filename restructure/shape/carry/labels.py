@@ -8,7 +8,9 @@ from restructure.shape.carry.family import family
 from restructure.shape.table import Table
 
 _FIND = """
-SELECT DISTINCT (pg_catalog.pg_identify_object(classoid, objoid, 0)).identity || ' (' || provider || ')' FROM pg_catalog.pg_seclabel
+SELECT DISTINCT (pg_catalog.pg_identify_object(classoid, objoid, 0)).identity
+                || ' (' || provider || ')'
+FROM pg_catalog.pg_seclabel
 WHERE classoid = 'pg_catalog.pg_class'::regclass AND objoid = ANY(%s::oid[]) ORDER BY 1
 """
 

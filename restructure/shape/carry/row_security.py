@@ -8,7 +8,8 @@ from restructure.shape.carry.family import family
 from restructure.shape.table import Table
 
 _FIND = """
-SELECT (pg_catalog.pg_identify_object(tableoid, oid, 0)).identity || CASE WHEN relforcerowsecurity THEN ' (FORCE)' ELSE '' END
+SELECT (pg_catalog.pg_identify_object(tableoid, oid, 0)).identity
+       || CASE WHEN relforcerowsecurity THEN ' (FORCE)' ELSE '' END
 FROM pg_catalog.pg_class
 WHERE oid = ANY(%s::oid[]) AND (relrowsecurity OR relforcerowsecurity) ORDER BY oid
 """

@@ -1,0 +1,88 @@
+"""``restructure plan``: every statement that a run would execute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import typer
+
+from restructure.cli import words
+from restructure.cli.invocation import invocation
+from restructure.cli.render import finding_document, finding_lines
+from restructure.cli.run import PlanArgument
+from restructure.errors import Finding
+from restructure.model.phase import Phase
+from restructure.phases.preflight import preflight, refuse
+from restructure.phases.preview import Preview, preview
+from restructure.plan.load import load_plan
+
+
+def plan(context: typer.Context, plan: PlanArgument) -> None:
+    """Show what a run would do: each statement, its lock, why; the space needed and a guess of the
+    time.
+
+    Changes nothing: what must be tried to be known is tried in a transaction that is rolled back.
+    """
+    call = invocation(context)
+    loaded = load_plan(plan)
+    with call.session() as connection:
+        found = preflight(connection, call.dsn, loaded)
+        refuse(found.findings)
+        shown = preview(connection, loaded, found.source)
+    document = {
+        **shown.as_json(),
+        "warnings": [finding_document(finding) for finding in found.findings],
+    }
+    call.output.result("plan", document, lambda: _lines(shown, found.findings))
+
+
+def _lines(shown: Preview, warnings: list[Finding]) -> Iterator[str]:
+    source = shown.source.relation
+    low, high = shown.size.seconds
+    rows = (
+        f"about {shown.size.rows:,} rows"
+        if shown.size.rows is not None
+        else "rows unknown (never analyzed)"
+    )
+    yield f"Job {shown.names.job} on {source}"
+    yield ""
+    yield f"  Strongest lock on {source} before the swap: {shown.strongest_before}"
+    yield f"      taken by: {_shortened(shown.taken_by)}"
+    yield "  Locks in the swap, for some milliseconds:"
+    yield from (f"      {lock}" for lock in shown.swap_locks)
+    yield (
+        f"  Space: about {words.size(shown.size.needed_bytes)} more on disk until the old table is dropped "
+        f"({rows}, table {words.size(shown.size.table_bytes)}, indexes {words.size(shown.size.index_bytes)}),"
+    )
+    yield "         and about as much WAL, for replicas and archive too."
+    yield (
+        f"  Time:  {words.duration(low)} to {words.duration(high)} up to ready: a guess from the size alone "
+        "(15 to 100 MB/s), nothing was measured here."
+    )
+    if warnings:
+        yield ""
+        yield from finding_lines(warnings)
+    phase: Phase | None = None
+    for step in shown.steps:
+        if step.phase is not phase:
+            phase = step.phase
+            yield ""
+            yield f"{phase}: {words.meaning(phase)}"
+        yield ""
+        yield from (f"    {line}" for line in _statement(step.text))
+        yield f"      lock: {step.lock}"
+        yield f"      why:  {step.why}"
+    yield ""
+    yield "Nothing was changed."
+
+
+def _statement(text: str) -> list[str]:
+    lines = text.strip().splitlines()
+    if not lines[0].startswith("--"):
+        lines[-1] = lines[-1].rstrip(";") + ";"
+    return lines
+
+
+def _shortened(text: str, limit: int = 90) -> str:
+    one_line = " ".join(text.split())
+    return one_line if len(one_line) <= limit else one_line[: limit - 1] + "…"
