@@ -27,7 +27,7 @@ def described(column: Column, other: Column) -> str:
 
 
 def takes_no_null(connection: Connection, type_oid: int, not_null: bool) -> bool:
-    """Whether a column of this type must be given a value: no NULL, no default of a domain."""
+    """Whether a column of this type must be given a value, its domain having no default."""
     row = connection.execute(_DOMAIN, {"oid": type_oid}).fetchone()
     domain_not_null, domain_default = row or (False, False)
     return (not_null or domain_not_null) and not domain_default

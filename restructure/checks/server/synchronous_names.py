@@ -32,7 +32,7 @@ def standby_names(setting: str) -> list[str]:
         (quoted.replace('""', '"'), plain) for quoted, plain in _TOKEN.findall(setting.strip())
     ]
     body = tokens
-    if "(" in setting.replace('"', ""):
+    if "(" in _TOKEN.sub(lambda found: "" if found[1] is not None else found[0], setting):
         words = [plain.upper() for _, plain in tokens]
         body = tokens[2 if words[:1] in (["FIRST"], ["ANY"]) else 1 :]
     return [quoted or plain for quoted, plain in body]
