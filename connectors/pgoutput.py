@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from restructure.errors import OperatorNeeded, StreamGap, UsageError
 from restructure.model.change import Batch
@@ -22,6 +22,7 @@ from restructure.ports import StreamLag
 from restructure.postgres import publication
 from restructure.postgres.connect import Connection, connect
 from restructure.postgres.new_slot import create_slot
+from restructure.postgres.position import Position
 from restructure.postgres.reader import Reading, SlotReader
 from restructure.postgres.script import Script
 from restructure.postgres.settled import Holder, name_holders
@@ -58,34 +59,6 @@ def open_stream(dsn: str, names: Names, options: dict[str, Any]) -> PgoutputStre
             raise UsageError(f"the stream's option {name} must be a positive number of seconds")
         chosen[name] = float(value)
     return PgoutputStream(dsn, names, **chosen)
-
-
-class Position(NamedTuple):
-    """Where a stream is, and what must not have changed when reading goes on from there.
-
-    ``publication`` is a digest of the publication's identity. As text:
-    ``system/timeline/publication/LSN``.
-    """
-
-    system: System
-    publication: str
-    lsn: Lsn
-
-    @classmethod
-    def parse(cls, text: str) -> Position:
-        """Read the text form. Raises OperatorNeeded on anything else."""
-        try:
-            identifier, timeline, digest, lsn = text.split("/", 3)
-            return cls(System(identifier, int(timeline)), digest, Lsn.parse(lsn))
-        except ValueError as error:
-            raise OperatorNeeded(f"not a position of a pgoutput stream: {text!r}") from error
-
-    def __str__(self) -> str:
-        return f"{self.system.identifier}/{self.system.timeline}/{self.publication}/{self.lsn}"
-
-    def at(self, lsn: int) -> str:
-        """The text of another position of the same stream."""
-        return str(self._replace(lsn=Lsn(lsn)))
 
 
 class PgoutputStream:

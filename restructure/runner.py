@@ -11,11 +11,11 @@ import psycopg
 
 from restructure.catalog import job as jobs
 from restructure.catalog import schema, spool
-from restructure.catalog.job import Job
+from restructure.catalog.job import Job, LostToken
 from restructure.engine.capture import Capture
 from restructure.engine.control import Control
 from restructure.engine.crew import Crew
-from restructure.engine.drift import Guard
+from restructure.engine.drift import Guard, spare_clients
 from restructure.engine.watch import ProgressListener, Watch
 from restructure.engine.work import Listener, Work
 from restructure.errors import (
@@ -198,7 +198,11 @@ class Runner:
             walk.prepare(work, loaded)
             watch.guard = guard = _guard(work)
             _start_capture(work)
-            walk.follow(work, guard)
+            try:
+                walk.follow(work, guard)
+            except psycopg.Error:
+                _explain(work, guard)
+                raise
         elif work.phase is Phase.LIVE:
             live.run(work)
         if wish.finalize and work.phase is Phase.LIVE:
@@ -231,8 +235,22 @@ def _guard(work: Work) -> Guard:
     stored = jobs.reload(work.state, work.job.id).fingerprint
     assert stored is not None, "setup stores the fingerprint with the shadow"
     guard = Guard(work.source, Fingerprint.from_json(stored), work.job.id)
-    guard.check(work.state)
+    try:
+        guard.check(work.state)
+    except SchemaDrift:
+        spare_clients(work.state, work.source, work.stream)
+        raise
     return guard
+
+
+def _explain(work: Work, guard: Guard) -> None:
+    """Raise SchemaDrift where a statement failed because the source is not what it was.
+
+    A dropped column makes the copy fail before the watch has seen why.
+    """
+    with contextlib.suppress(psycopg.Error, Retryable), work.connect("drift") as session:
+        if before_swap(Phase(jobs.reload(session, work.job.id).phase)):
+            guard.check(session)
 
 
 def _start_capture(work: Work) -> None:
@@ -249,7 +267,7 @@ def _start_capture(work: Work) -> None:
 
 def _note(work: Work, error: BaseException) -> None:
     """Leave the reason where ``status`` finds it, if the database can still be reached."""
-    if isinstance(error, RestructureError) and not isinstance(error, Interrupted):
+    if isinstance(error, RestructureError) and not isinstance(error, Interrupted | LostToken):
         with contextlib.suppress(psycopg.Error):
             jobs.store(
                 work.state,

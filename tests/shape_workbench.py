@@ -12,7 +12,8 @@ from psycopg.types.json import Jsonb
 from restructure.errors import PlanError
 from restructure.model.names import Names
 from restructure.plan.load import LoadedPlan, parse_plan
-from restructure.postgres.script import Script, raw
+from restructure.postgres.script import Script
+from restructure.shape.deparse import printed
 from restructure.shape.shadow import Shadow, build_shadow
 from restructure.shape.table import Table, read_table
 
@@ -61,24 +62,24 @@ def finish(connection: psycopg.Connection, shadow: Shadow, *moments: str) -> Non
     """Run what was set aside."""
     for aside in shadow.set_aside:
         if aside.moment in moments:
-            connection.execute(raw(aside.statement), {})
+            connection.execute(printed(aside.statement))
 
 
 def copy(connection: psycopg.Connection, source: Table, shadow: Shadow) -> None:
     """Fill the shadow as the copy does."""
     filled = shadow.mapping.filled
     where = shadow.mapping.where or "true"
-    connection.execute(
-        sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS {} WHERE {}").format(
-            shadow.relation.identifier,
-            sql.SQL(", ").join(sql.Identifier(column.name) for column in filled),
-            sql.SQL(", ").join(raw(column.expression) for column in filled),
-            source.relation.identifier,
-            sql.Identifier(source.relation.name),
-            raw(where),
-        ),
-        {},
+    statement = sql.SQL(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS {} WHERE {}"
+    ).format(
+        shadow.relation.identifier,
+        sql.SQL(", ").join(sql.Identifier(column.name) for column in filled),
+        sql.SQL(", ").join(printed(column.expression) for column in filled),
+        source.relation.identifier,
+        sql.Identifier(source.relation.name),
+        printed(where),
     )
+    connection.execute(statement)
 
 
 def swap(connection: psycopg.Connection, source: Table, shadow: Shadow) -> None:

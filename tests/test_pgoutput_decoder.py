@@ -212,7 +212,7 @@ def test_an_unknown_part_of_a_row_stops_the_stream() -> None:
 def test_a_key_that_cannot_be_read_stops_the_stream(
     kind: str, manner: str, columns: list[str]
 ) -> None:
-    fields = [kind, *([b"other"] * (len(columns) - 1))]
+    fields: list[Field] = [kind, *([b"other"] * (len(columns) - 1))]
     with pytest.raises(OperatorNeeded, match=f"key column id of public.t arrived {manner}"):
         ready(columns).decode(insert(fields))
 

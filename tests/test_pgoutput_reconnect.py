@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from connectors.pgoutput import PgoutputStream, Position, open_stream
+from connectors.pgoutput import PgoutputStream, open_stream
 from restructure.errors import OperatorNeeded, Retryable, StreamGap
 from restructure.model.change import Batch
 from restructure.model.lsn import Lsn
@@ -19,6 +19,7 @@ from restructure.model.names import Names
 from restructure.model.relation import Watched
 from restructure.postgres import reader
 from restructure.postgres.connect import connect_replication
+from restructure.postgres.position import Position
 from tests.fix_proxy import Proxy
 from tests.fix_server import FreshServer
 from tests.stream_contract import PATIENCE, int_key, keys_of, until_fence, watch
@@ -70,7 +71,7 @@ def _end_reader(connection: psycopg.Connection) -> int:
 
 def _gone(connection: psycopg.Connection, pid: int) -> None:
     deadline = time.monotonic() + PATIENCE
-    while connection.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
+    while connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -202,7 +203,7 @@ def test_a_reader_that_is_not_ours_is_never_ended(
         pid = other.info.backend_pid
         with pytest.raises(Retryable, match=rf"in use by pid {pid} \(restructure somebody else\)"):
             stream.open(watched, position)
-        alive = connection.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid])
+        alive = connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid])
         assert alive.fetchone() is not None
 
 
@@ -217,7 +218,7 @@ def _stored(stream: PgoutputStream, watched: Watched, connection: psycopg.Connec
     stream.close()
     deadline = time.monotonic() + PATIENCE
     while connection.execute(
-        "SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", [NAMES.slot]
+        "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [NAMES.slot]
     ).fetchone():
         assert time.monotonic() < deadline, "the slot was not let go"
     return position

@@ -57,7 +57,7 @@ def rows_of(
 ) -> list[tuple[Any, ...]]:
     """Keys as PostgreSQL itself reads them: by COPY BINARY into columns of the key's types."""
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type_sql))  # type: ignore[arg-type]
+        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type_sql))
         for column in watched.key
     )
     connection.execute(sql.SQL("CREATE TEMP TABLE spool ({})").format(columns))

@@ -101,7 +101,7 @@ def test_a_slot_is_had_as_soon_as_the_blocker_ends(
 
     def end_when_waited_for() -> None:
         with psycopg.connect(database, autocommit=True) as session:
-            while not session.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone():
+            while not session.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
                 assert not made.is_set()
         elsewhere.rollback()
 
@@ -235,7 +235,7 @@ def test_a_server_without_a_free_slot_says_so(fresh_server: FreshServer) -> None
 def test_blockers_are_seen_by_a_role_without_privileges(
     connection: psycopg.Connection, database: str, elsewhere: psycopg.Connection
 ) -> None:
-    connection.execute("CREATE ROLE t_slot_plain LOGIN")
-    plain = psycopg.conninfo.make_conninfo(database, user="t_slot_plain")
+    connection.execute("CREATE ROLE t_slot_plain LOGIN PASSWORD 'plain'")
+    plain = psycopg.conninfo.make_conninfo(database, user="t_slot_plain", password="plain")
     with psycopg.connect(plain, autocommit=True) as session:
         assert [holder.pid for holder in blockers(session)] == [elsewhere.info.backend_pid]

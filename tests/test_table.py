@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from restructure.errors import SchemaDrift, UsageError
+from restructure.model.relation import Relation
 from restructure.shape.fingerprint import Fingerprint, compare, fingerprint
 from restructure.shape.table import read_relation, read_table
 
@@ -145,7 +146,6 @@ CHANGES = {
     "CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING": ["rule r was added"],
     "CREATE TRIGGER g BEFORE INSERT ON t EXECUTE FUNCTION f()": ["trigger g was added"],
     "ALTER TABLE t RENAME TO t9": ["the table's name changed"],
-    "ALTER TABLE t SET SCHEMA pg_temp": None,
     "CREATE TABLE child () INHERITS (t)": ["partition public.child was added"],
     "CREATE TABLE refers (n int REFERENCES t)": ["constraint refers_n_fkey of"],
     "CREATE VIEW v AS SELECT n FROM t": ['dependent "_RETURN" on public.v was added'],
@@ -153,7 +153,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", [c for c in CHANGES if CHANGES[c]])
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_shape_is_hard_drift_in_words(
     connection: psycopg.Connection, change: str
 ) -> None:
@@ -161,7 +161,7 @@ def test_a_change_of_the_shape_is_hard_drift_in_words(
     before = fingerprint(connection, table)
     connection.execute(change)
     drift = compare(before, fingerprint(connection, table))
-    for expected in CHANGES[change] or []:
+    for expected in CHANGES[change]:
         assert any(words.startswith(expected) for words in drift.hard), drift
 
 
@@ -199,7 +199,9 @@ def test_a_rewrite_shows_in_the_file_nodes_alone(
     assert (drift.hard, drift.soft, drift.rewritten) == ((), (), ("public.t",))
 
 
-@pytest.mark.parametrize("quiet", ["ANALYZE t", "VACUUM t", "REINDEX TABLE CONCURRENTLY t", "SELECT 1"])
+@pytest.mark.parametrize(
+    "quiet", ["ANALYZE t", "VACUUM t", "REINDEX TABLE CONCURRENTLY t", "SELECT 1"]
+)
 def test_upkeep_is_no_drift(connection: psycopg.Connection, quiet: str) -> None:
     table = _example(connection)
     before = fingerprint(connection, table)
@@ -248,10 +250,11 @@ def test_a_table_that_is_gone_is_drift(connection: psycopg.Connection) -> None:
         read_relation(connection, table.oid)
 
 
-def _example(connection: psycopg.Connection):  # type: ignore[no-untyped-def]
+def _example(connection: psycopg.Connection) -> Relation:
     connection.execute(
         "CREATE TABLE t (n int PRIMARY KEY, note text, CONSTRAINT big CHECK (n < 100));"
-        "ALTER TABLE t ADD CONSTRAINT late CHECK (n < 50) NOT VALID; CREATE INDEX t_note ON t (note);"
+        "ALTER TABLE t ADD CONSTRAINT late CHECK (n < 50) NOT VALID;"
+        "CREATE INDEX t_note ON t (note);"
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
     )
     return read_table(connection, "t").relation

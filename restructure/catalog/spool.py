@@ -37,10 +37,13 @@ class Spool:
     def create(self, connection: Connection) -> None:
         """Make spool and quarantine anew, in the caller's transaction."""
         self.drop(connection)
+        bases = dict(
+            connection.execute(_BASE_TYPES, ([key.type_oid for key in self.key],)).fetchall()
+        )
         typed = [
             sql.SQL("{} {}{}").format(
                 column,
-                sql.SQL(key.type_sql),
+                sql.SQL(bases.get(key.type_oid, key.type_sql)),
                 sql.SQL(" COLLATE " + key.collation_sql) if key.collation_sql else sql.SQL(""),
             )
             for column, key in zip(self.columns, self.key, strict=True)
@@ -113,15 +116,34 @@ class Spool:
         return int(row[0]) if row else 0
 
     def retry_quarantined(self, connection: Connection) -> int:
-        """Mark every quarantined key dirty again, in one transaction of its own."""
+        """Mark every quarantined key dirty again, in one transaction of its own.
+
+        The lock keeps the storer out: appliers rely on rows becoming visible in the order of their ids.
+        """
+        if not self.quarantined(connection):
+            return 0
         columns = sql.SQL(", ").join(self.columns)
-        cursor = connection.execute(
-            sql.SQL(
-                "WITH freed AS (DELETE FROM {} RETURNING {})"
-                " INSERT INTO {} (xid, {}) SELECT pg_current_xact_id(), {} FROM freed"
-            ).format(self.quarantine, columns, self.table, columns, columns)
-        )
+        with connection.transaction():
+            connection.execute(
+                sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self.table)
+            )
+            cursor = connection.execute(
+                sql.SQL(
+                    "WITH freed AS (DELETE FROM {} RETURNING {})"
+                    " INSERT INTO {} (xid, {}) SELECT pg_current_xact_id(), {} FROM freed"
+                ).format(self.quarantine, columns, self.table, columns, columns)
+            )
         return cursor.rowcount
+
+
+# A domain may forbid NULL, which the row of a truncation holds as its key.
+_BASE_TYPES = """
+WITH RECURSIVE base AS (
+    SELECT oid AS domain, typbasetype AS oid FROM pg_type WHERE oid = ANY(%s::oid[]) AND typtype = 'd'
+    UNION ALL
+    SELECT b.domain, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.oid WHERE t.typtype = 'd')
+SELECT b.domain::int8, format_type(t.oid, -1) FROM base b JOIN pg_type t ON t.oid = b.oid WHERE t.typtype <> 'd'
+"""
 
 
 def _origin(fields: int, origin: Origin) -> bytes:

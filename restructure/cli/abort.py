@@ -69,7 +69,8 @@ def _wait_until_alone(connection: Connection, job: Job, attendant: str) -> None:
         if time.monotonic() > deadline:
             raise NotNow(
                 f"job {job.name} is still attended by {attendant} after {_LEAVES_WITHIN:.0f} s",
-                hint="Stop that process, or end its session with pg_terminate_backend, then abort again.",
+                hint="Stop that process, or end its session with pg_terminate_backend; "
+                "then abort again.",
             )
         time.sleep(0.2)
 
@@ -79,7 +80,8 @@ def _refuse_after_swap(job: Job) -> None:
     if not before_swap(phase):
         raise UsageError(
             f"job {job.name} is {phase}: there is nothing to abort",
-            hint=f"The old table stands in schema {job.names.retired_schema}; restructure finalize {job.name} drops it."
+            hint=f"The old table stands in schema {job.names.retired_schema}; "
+            f"restructure finalize {job.name} drops it."
             if phase is Phase.LIVE
             else "`restructure status` shows it.",
         )

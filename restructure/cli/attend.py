@@ -42,8 +42,9 @@ def report(call: Invocation, command: str, name: str) -> None:
 
     if standing.retains_for_nobody and before_swap(standing.phase):
         call.output.warn(
-            f"Nobody attends job {name} now. The shadow falls behind, and the server keeps all WAL for the slot "
-            f"({words.size(standing.slot_retained_bytes or 0)} now) until the job goes on or is aborted."
+            f"Nobody attends job {name} now. The shadow falls behind, and the server keeps all WAL "
+            f"for the slot ({words.size(standing.slot_retained_bytes or 0)} now) until the job "
+            "goes on or is aborted."
         )
     call.output.result(command, {"job": standing.as_json()}, lines)
 
@@ -67,8 +68,12 @@ def _descendants(root: type[RestructureError]) -> Iterator[type[RestructureError
 def _next(standing: Standing) -> Iterator[str]:
     name = standing.name
     if standing.phase is Phase.LIVE:
-        yield f"  next         restructure finalize {name}   when nobody needs the old table any more"
+        yield f"  next         restructure finalize {name}"
+        yield "                   when nobody needs the old table any more; there is no undo"
     elif before_swap(standing.phase) and standing.attendant is None:
-        yield f"  next         restructure cutover {name}    swap the tables"
-        yield "               restructure run PLAN --then stay   keep the shadow in step meanwhile"
-        yield f"               restructure abort {name}      remove everything the job made"
+        yield f"  next         restructure cutover {name}"
+        yield "                   swap the tables"
+        yield "               restructure run PLAN --then stay"
+        yield "                   keep the shadow in step until somebody asks for the cutover"
+        yield f"               restructure abort {name}"
+        yield "                   remove everything the job made"

@@ -32,7 +32,8 @@ def check(context: typer.Context, plan: PlanArgument) -> None:
         if refused:
             yield f"{loaded.plan.name}: cannot run yet. Nothing was changed."
         else:
-            yield f"{loaded.plan.name}: {found.source.relation} can be restructured. Nothing was changed."
+            table = found.source.relation
+            yield f"{loaded.plan.name}: {table} can be restructured. Nothing was changed."
             yield f"Next: restructure plan {plan}   or   restructure run {plan}"
 
     call.output.result(

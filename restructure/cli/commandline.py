@@ -79,8 +79,9 @@ def options(
     dsn: Annotated[
         str | None,
         typer.Option(
-            help="The database: a URL or key=value words. Else RESTRUCTURE_DSN, DATABASE_URL, or libpq's own "
-            "PG* variables, service and password files. It is taken off the process list at once."
+            help="The database: a URL or key=value words. Else RESTRUCTURE_DSN, DATABASE_URL, or "
+            "libpq's own PG* variables, service and password files. It is taken off the process "
+            "list at once."
         ),
     ] = None,
     output: Annotated[

@@ -77,7 +77,8 @@ def _follow(call: Invocation, connection: Connection, job: Job) -> None:
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(
             "no longer watching; the cutover is still asked for",
-            hint=f"To hold it: restructure pause {job.name}. To see how it goes: restructure status {job.name} --watch",
+            hint=f"To hold it: restructure pause {job.name}. "
+            f"To see how it goes: restructure status {job.name} --watch",
         ) from None
     if before_swap(Phase(now.phase)):
         _gave_up(connection, now)

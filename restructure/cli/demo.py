@@ -6,16 +6,14 @@ import sys
 
 import typer
 
-from restructure.cli.invocation import invocation
 from restructure.errors import UsageError
 
 
-def demo(context: typer.Context) -> None:
+def demo() -> None:
     """Restructure a table live, on a PostgreSQL that is started for it and gone afterwards.
 
     Touches no database of yours. Takes about two minutes.
     """
-    console = invocation(context).output.stdout
     try:
         from restructure.demo import story  # noqa: PLC0415  # needs the extra "demo"
     except ImportError as error:

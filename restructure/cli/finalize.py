@@ -34,7 +34,8 @@ def finalize(
                 hint=f"First: restructure cutover {job}",
             )
         call.confirm(
-            f"Drop schema {found.names.retired_schema} with the old {found.source_name}? There is no undo.",
+            f"Drop schema {found.names.retired_schema} with the old {found.source_name}? "
+            "There is no undo.",
             yes=yes,
         )
         attend(call, lambda runner: runner.attend(job, Wish(finalize=True)))

@@ -19,7 +19,8 @@ def init(
     alter: Annotated[
         list[str] | None,
         typer.Option(
-            help='A clause of ALTER TABLE, as in --alter "ALTER COLUMN id TYPE bigint". Repeat it for more.'
+            help="A clause of ALTER TABLE; repeat it for more. "
+            'As in --alter "ALTER COLUMN id TYPE bigint".'
         ),
     ] = None,
     file: Annotated[

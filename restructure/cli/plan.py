@@ -16,6 +16,13 @@ from restructure.phases.preflight import preflight, refuse
 from restructure.phases.preview import Preview, preview
 from restructure.plan.load import load_plan
 
+_EFFECT = {
+    "ACCESS SHARE": "as any SELECT takes it",
+    "ROW SHARE": "as SELECT FOR UPDATE takes it",
+    "ROW EXCLUSIVE": "as any INSERT or UPDATE takes it",
+    "SHARE UPDATE EXCLUSIVE": "readers and writers go on; VACUUM and DDL wait for a moment",
+}
+
 
 def plan(context: typer.Context, plan: PlanArgument) -> None:
     """Show what a run would do: each statement, its lock, why; the space needed and a guess of the
@@ -38,27 +45,29 @@ def plan(context: typer.Context, plan: PlanArgument) -> None:
 
 def _lines(shown: Preview, warnings: list[Finding]) -> Iterator[str]:
     source = shown.source.relation
-    low, high = shown.size.seconds
-    rows = (
-        f"about {shown.size.rows:,} rows"
-        if shown.size.rows is not None
-        else "rows unknown (never analyzed)"
-    )
+    size = shown.size
+    low, high = size.seconds
+    rows = f"about {size.rows:,} rows" if size.rows is not None else "never analyzed"
     yield f"Job {shown.names.job} on {source}"
     yield ""
     yield f"  Strongest lock on {source} before the swap: {shown.strongest_before}"
+    yield f"      {_EFFECT.get(shown.strongest_before, 'clients may have to wait')}"
     yield f"      taken by: {_shortened(shown.taken_by)}"
     yield "  Locks in the swap, for some milliseconds:"
     yield from (f"      {lock}" for lock in shown.swap_locks)
     yield (
-        f"  Space: about {words.size(shown.size.needed_bytes)} more on disk until the old table is dropped "
-        f"({rows}, table {words.size(shown.size.table_bytes)}, indexes {words.size(shown.size.index_bytes)}),"
+        f"  Space: about {words.size(size.needed_bytes)} more on disk until the old table is "
+        "dropped, and about as much WAL"
     )
-    yield "         and about as much WAL, for replicas and archive too."
     yield (
-        f"  Time:  {words.duration(low)} to {words.duration(high)} up to ready: a guess from the size alone "
-        "(15 to 100 MB/s), nothing was measured here."
+        f"         ({rows}, table {words.size(size.table_bytes)}, "
+        f"indexes {words.size(size.index_bytes)})"
     )
+    yield (
+        f"  Time:  {words.duration(low)} to {words.duration(high)} up to ready; a guess from the "
+        "size alone (15 to 100 MB/s),"
+    )
+    yield "         nothing was measured here, and writers slow it down"
     if warnings:
         yield ""
         yield from finding_lines(warnings)

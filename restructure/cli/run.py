@@ -38,9 +38,10 @@ def run(
     then: Annotated[
         Then | None,
         typer.Option(
-            help="Without --cutover: stay keeps the shadow in step until a cutover is asked for; leave (the default) "
-            "ends at ready. With --cutover: finalize drops the old table; stay and leave both end after the "
-            "swap for now (they will differ once a cutover can be reverted)."
+            help="Without --cutover: stay keeps the shadow in step until a cutover is asked for; "
+            "leave (the default) ends at ready. With --cutover: finalize drops the old table; stay "
+            "and leave both end after the swap for now (they will differ once a cutover can be "
+            "reverted)."
         ),
     ] = None,
     start_over: Annotated[

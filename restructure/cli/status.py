@@ -73,7 +73,8 @@ def _lines(found: list[Standing], *, detailed: bool) -> Iterator[str]:
 
 def standing_lines(standing: Standing, *, detailed: bool = True) -> Iterator[str]:
     """One job as text. ``detailed`` adds quarantined keys and recent history."""
-    yield f"{standing.name}  ({standing.table})  {standing.phase}{' PAUSED' if standing.paused else ''}"
+    paused = " PAUSED" if standing.paused else ""
+    yield f"{standing.name}  ({standing.table})  {standing.phase}{paused}"
     yield f"  phase        {words.meaning(standing.phase)}"
     if standing.phase in ENDED:
         yield f"  ended        {standing.updated_at.astimezone():%Y-%m-%d %H:%M:%S}"
@@ -138,7 +139,8 @@ def _trouble(standing: Standing) -> Iterator[str]:
         if standing.error.get("hint"):
             yield f"  hint         {standing.error['hint']}"
     if standing.quarantined_keys:
-        yield f"  quarantined  {standing.quarantined_keys:,} keys whose rows the new shape refuses; no cutover before"
+        yield f"  quarantined  {standing.quarantined_keys:,} keys whose rows the new shape refuses"
+        yield "               correct these rows in the table; until then there is no cutover"
 
 
 def _history(standing: Standing) -> Iterator[str]:
@@ -148,4 +150,5 @@ def _history(standing: Standing) -> Iterator[str]:
     if standing.journal:
         yield "  recently"
     for entry in standing.journal:
-        yield f"    {words.clock(entry.at)}  {entry.phase:<9} {words.event(entry.event, entry.phase, entry.detail)}"
+        sentence = words.event(entry.event, entry.phase, entry.detail)
+        yield f"    {words.clock(entry.at)}  {entry.phase:<9} {sentence}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from restructure.model.phase import Phase
@@ -67,7 +66,8 @@ def clock(moment: datetime | None = None) -> str:
 
 def arrival(seconds: float) -> str:
     """When something ends: how long from now, and at what time."""
-    return f"ETA {duration(seconds)} ({time.strftime('%H:%M:%S', time.localtime(time.time() + seconds))})"
+    at = datetime.now() + timedelta(seconds=seconds)
+    return f"ETA {duration(seconds)} ({at:%H:%M:%S})"
 
 
 def share(phase: str, progress: Progress) -> float | None:
@@ -127,8 +127,10 @@ def receipt(detail: dict[str, Any]) -> str:
     """What the swap cost clients."""
     attempts = detail.get("attempts", 1)
     return (
-        f"swapped: lock held {detail.get('lock_held_ms')} ms, waited {detail.get('lock_wait_ms')} ms for it, "
-        f"{attempts} attempt{'s' if attempts != 1 else ''}, {detail.get('last_keys', 0):,} last keys under the lock"
+        f"swapped: lock held {detail.get('lock_held_ms')} ms, "
+        f"waited {detail.get('lock_wait_ms')} ms for it, "
+        f"{attempts} attempt{'s' if attempts != 1 else ''}, "
+        f"{detail.get('last_keys', 0):,} last keys under the lock"
     )
 
 

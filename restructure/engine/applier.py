@@ -146,7 +146,7 @@ class Applier:
 
     def _merge(self, window: Window) -> None:
         bounds: dict[str, Any] = {"low": window.low, "high": window.high}
-        if window.rows < _DIVIDE_FROM:
+        if window.rows < _DIVIDE_FROM or not self.transform.divisible:
             self._sessions[0].execute(self._whole, bounds)
             return
 

@@ -26,12 +26,13 @@ class Control:
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
-        crew.on_failure = self._cancel_running
+        crew.on_failure = self._cancel_until_idle
         self.paused = threading.Event()
         self.throttled: str | None = None
         self.slowed: str | None = None
         self._stop_reason: Interrupted | None = None
         self._running: dict[int, Connection] = {}
+        self._cancelled: set[int] = set()
         self._lock = threading.Lock()
 
     def stop(self, reason: str) -> None:
@@ -43,12 +44,17 @@ class Control:
 
     def pause(self) -> None:
         """Hold the work; long statements are cancelled and begin again after the pause."""
-        if not self.paused.is_set():
-            self.paused.set()
-            self._cancel_running()
+        self.paused.set()
+        self._cancel_running()
 
     def resume(self) -> None:
         self.paused.clear()
+
+    def enforce(self) -> None:
+        """Cancel again what runs although it should not: a cancel that came a moment before its
+        statement did nothing. To be called every now and then."""
+        if self.paused.is_set() or self.stopped:
+            self._cancel_running()
 
     @property
     def stopped(self) -> bool:
@@ -86,26 +92,40 @@ class Control:
         while True:
             self.checkpoint()
             try:
-                with self._cancellable(connection):
-                    run()
-                return
+                with self._cancellable(connection) as allowed:
+                    if allowed:
+                        run()
+                        return
             except pg.QueryCanceled:
-                if not (self.paused.is_set() or self.stopped):
-                    raise
+                with self._lock:
+                    if id(connection) not in self._cancelled:
+                        raise
+                    self._cancelled.discard(id(connection))
 
     @contextlib.contextmanager
-    def _cancellable(self, connection: Connection) -> Iterator[None]:
+    def _cancellable(self, connection: Connection) -> Iterator[bool]:
+        """Whether ``connection`` may run a statement now; from here on a pause cancels it."""
         with self._lock:
-            self._running[id(connection)] = connection
+            allowed = not (self.paused.is_set() or self.stopped)
+            if allowed:
+                self._running[id(connection)] = connection
         try:
-            yield
+            yield allowed
         finally:
             with self._lock:
                 self._running.pop(id(connection), None)
 
-    def _cancel_running(self) -> None:
+    def _cancel_running(self) -> bool:
+        """Cancel every statement under way; whether there was one."""
         with self._lock:
             running = list(self._running.values())
+            self._cancelled |= self._running.keys()
         for connection in running:
             with contextlib.suppress(psycopg.Error):
                 connection.cancel_safe(timeout=5)
+        return bool(running)
+
+    def _cancel_until_idle(self) -> None:
+        """When all is to end: the watch, which would cancel again, has ended or ends too."""
+        while self._cancel_running():
+            time.sleep(_TICK)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 
 import psycopg
 
@@ -15,6 +16,7 @@ from restructure.engine.control import Control
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.transform import Transform
 from restructure.errors import SchemaDrift
+from restructure.model.failpoint import failpoint
 from restructure.model.progress import Progress
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection, connect
@@ -63,9 +65,7 @@ class Copier:
     def copy(self, ranges: Iterable[Range], workers: int) -> None:
         """Copy every range. Raises SourceRewritten when the source's file changed meanwhile."""
         self._todo = deque(ranges)
-        self._control.crew.run_all(
-            [lambda number=number: self._work(number) for number in range(workers)]
-        )  # type: ignore[misc]
+        self._control.crew.run_all([partial(self._work, number) for number in range(workers)])
 
     def _work(self, number: int) -> None:
         session: Connection | None = None
@@ -79,8 +79,13 @@ class Copier:
                 self._copy_chunk(session, chunk)
                 spent = time.monotonic() - began
                 self._adapt(chunk.blocks, spent)
+                failpoint("copy.chunk")
                 if self._control.slowed:
                     self._control.wait(_SLOWED * spent)
+        except BaseException:
+            with self._lock:
+                self._todo.clear()  # what one worker cannot do stops the others too
+            raise
         finally:
             if session is not None:
                 session.close()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+
 from restructure.errors import SchemaDrift
+from restructure.ports import Stream
 from restructure.postgres.connect import Connection
-from restructure.shape.fingerprint import Drift, Fingerprint, compare, fingerprint
+from restructure.shape.fingerprint import Fingerprint, compare, fingerprint
 from restructure.shape.table import Table
 
 _HINT = "Undo the change, or abort the job and start over with the table as it is now."
@@ -19,10 +24,11 @@ class Guard:
         self._job = job
         self._harmless: dict[str, int] = dict(expected.files)
 
-    def check(self, connection: Connection) -> Drift:
+    def check(self, connection: Connection) -> Fingerprint:
         """Raise SchemaDrift in words where something changed that the shadow was built after.
 
-        What the swap carries as it is then (grants, comments and the like) may change.
+        What the swap carries as it is then (grants, comments and the like) may change: the
+        fingerprint of now is returned, so that two of them can be compared.
         """
         now = fingerprint(connection, self._source.relation)
         drift = compare(self._expected, now)
@@ -35,7 +41,7 @@ class Guard:
         if now.files != self._harmless:
             self._look_at_rewrite(connection)
             self._harmless = dict(now.files)
-        return drift
+        return now
 
     def _look_at_rewrite(self, connection: Connection) -> None:
         """Tell VACUUM FULL, CLUSTER and TRUNCATE from a rewrite that changed values.
@@ -62,3 +68,28 @@ class Guard:
                 f"{self._source.relation} was rewritten and its columns changed since the copy began: {row[0]}",
                 hint=_HINT,
             )
+
+
+def spare_clients(connection: Connection, source: Table, stream: Stream) -> None:
+    """After a drift: drop the stream where our publication now makes clients' writes fail.
+
+    A published table without a usable replica identity refuses UPDATE and DELETE
+    (execReplication.c, CheckCmdReplicaIdentity). EXPLAIN raises the same and touches nothing.
+    The stream is of no more use then: deletes may be missing from it already.
+    """
+    rows = connection.execute(
+        "SELECT oid::regclass::text FROM pg_class WHERE oid = ANY(%s::oid[])",
+        ([leaf.oid for leaf in source.leaves],),
+    ).fetchall()
+    for (name,) in rows:
+        try:
+            with connection.transaction(force_rollback=True):
+                connection.execute("SET LOCAL lock_timeout = '1s'")
+                connection.execute(
+                    sql.SQL("EXPLAIN DELETE FROM {} WHERE false").format(sql.SQL(name))
+                )
+        except (pg.ObjectNotInPrerequisiteState, pg.InvalidColumnReference):
+            stream.drop()
+            return
+        except psycopg.DatabaseError:
+            continue  # dropped or locked since: nobody writes to it now

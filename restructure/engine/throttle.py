@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
 import psycopg
 
@@ -90,8 +91,12 @@ def _query(connection: Connection, limits: Throttle) -> str | None:
             row = connection.execute(limits.query, prepare=True).fetchone()
     except psycopg.errors.QueryCanceled:
         return f"throttle.query did not answer within {_QUERY_TIMEOUT}"
+    except psycopg.OperationalError:
+        raise
     except psycopg.ProgrammingError as error:
         raise PlanError(f"throttle.query: {error.diag.message_primary or error}") from error
+    except psycopg.Error as error:  # its message may quote a value of a row
+        raise PlanError(f"throttle.query fails: {type(error).__name__}") from error
     value = row[0] if row else None
     if value is None or value is False:
         return None
@@ -102,6 +107,8 @@ def _query(connection: Connection, limits: Throttle) -> str | None:
             "throttle.query returns a number and there is no throttle.query_limit",
             hint="Add query_limit, or let the query return a boolean (true: wait).",
         )
-    if float(value) > limits.query_limit:
+    if not isinstance(value, int | float | Decimal):
+        raise PlanError("throttle.query must return a boolean or a number")
+    if value > limits.query_limit:
         return f"throttle.query returned {float(value):g}, more than {limits.query_limit:g}"
     return None

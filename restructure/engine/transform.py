@@ -8,7 +8,7 @@ from restructure.catalog.spool import Spool
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
 from restructure.postgres.script import raw
-from restructure.shape.mapping import Mapping
+from restructure.shape.mapping import KeyPair, Mapping
 
 _COMMA = sql.SQL(", ")
 _AND = sql.SQL(" AND ")
@@ -53,6 +53,11 @@ class Transform:
         )
         self._keys = _COMMA.join(spool.columns)
         self._numbers = range(1, len(mapping.filled) + 1)
+        self._hashed = [
+            column
+            for column, pair in zip(spool.columns, self._pairs(), strict=True)
+            if pair.hashed
+        ]
         self._where = (
             sql.SQL(" AND ({})").format(raw(mapping.where)) if mapping.where else sql.SQL("")
         )
@@ -127,6 +132,11 @@ class Transform:
             ).format(self._keys)
         )
 
+    @property
+    def divisible(self) -> bool:
+        """Whether :meth:`merge` can tell keys apart by hash, for appliers over disjoint keys."""
+        return bool(self._hashed)
+
     def merge(self, *, divided: bool) -> sql.Composed:
         """Apply the settled keys with ``low`` < id <= ``high`` and remove them from the spool.
 
@@ -137,7 +147,7 @@ class Transform:
         mine = (
             sql.SQL(
                 " AND (hash_record_extended(ROW({}), 0) & 2147483647) %% %(parts)s = %(part)s"
-            ).format(self._keys)
+            ).format(_COMMA.join(self._hashed))
             if divided
             else sql.SQL("")
         )
@@ -182,8 +192,9 @@ class Transform:
             source=self.source.identifier,
             alias=self._alias,
             same=_AND.join(
-                sql.SQL("{} = CAST({} AS {})").format(
+                sql.SQL("{} {} CAST({} AS {})").format(
                     sql.Identifier(_NEW, pair.target),
+                    raw(pair.target_equals),
                     sql.Identifier(self.source.name, pair.source),
                     raw(pair.target_type),
                 )
@@ -244,20 +255,31 @@ class Transform:
 
     def _found(self) -> sql.Composed:
         return _AND.join(
-            sql.SQL("{} = {}").format(sql.Identifier("o", f"o{number}"), sql.Identifier("d", field))
-            for number, field in enumerate(self.spool.fields, 1)
+            sql.SQL("{} {} {}").format(
+                sql.Identifier("o", f"o{number}"),
+                raw(pair.source_equals),
+                sql.Identifier("d", field),
+            )
+            for number, (field, pair) in enumerate(
+                zip(self.spool.fields, self._pairs(), strict=True), 1
+            )
         )
 
     def _same_key(self, keys: str) -> sql.Composed:
-        pairs = {pair.source: pair for pair in self.mapping.key}
         return _AND.join(
-            sql.SQL("{} = CAST({} AS {})").format(
-                sql.Identifier(_NEW, pairs[key.name].target),
+            sql.SQL("{} {} CAST({} AS {})").format(
+                sql.Identifier(_NEW, pair.target),
+                raw(pair.target_equals),
                 sql.Identifier(keys, field),
-                raw(pairs[key.name].target_type),
+                raw(pair.target_type),
             )
-            for key, field in zip(self.spool.key, self.spool.fields, strict=True)
+            for pair, field in zip(self._pairs(), self.spool.fields, strict=True)
         )
+
+    def _pairs(self) -> list[KeyPair]:
+        """The mapping's key pairs in the order of the spool's columns."""
+        pairs = {pair.source: pair for pair in self.mapping.key}
+        return [pairs[key.name] for key in self.spool.key]
 
     def _source_keys(self) -> sql.Composed:
         return _COMMA.join(sql.Identifier(self.source.name, key.name) for key in self.spool.key)

@@ -13,12 +13,12 @@ from psycopg import sql
 
 from restructure.catalog import job as jobs
 from restructure.catalog.job import LostToken
-from restructure.engine.drift import Guard
+from restructure.engine.drift import Guard, spare_clients
 from restructure.engine.forecast import Forecaster
 from restructure.engine.throttle import SlotGivenUp, judge, size, wal_limit
 from restructure.engine.work import Work
-from restructure.errors import Interrupted, OperatorNeeded
-from restructure.model.phase import Phase
+from restructure.errors import Interrupted, OperatorNeeded, SchemaDrift
+from restructure.model.phase import Phase, before_swap
 from restructure.model.progress import Progress
 from restructure.postgres.connect import Connection
 
@@ -50,10 +50,11 @@ class Watch:
         with self._work.connect("watch") as connection:
             while not self._work.crew.stopping.wait(_REQUESTS_EVERY):
                 self._obey(connection)
+                self._work.control.enforce()
                 now = time.monotonic()
                 if now - health >= _HEALTH_EVERY:
                     health = now
-                    self._look(connection, now)
+                    self._look_before_swap(connection, now)
                     self._listener(self._work.phase, self._work.progress)
                 if now - progress >= _PROGRESS_EVERY:
                     progress = now
@@ -74,10 +75,24 @@ class Watch:
         elif row.request == "abort":
             raise Interrupted("abort was asked for from another session")
 
+    def _look_before_swap(self, connection: Connection, now: float) -> None:
+        """Look, unless the swap is done: it moves the table and drops the stream, as it should.
+
+        The job's row, which commits with the swap, says so for certain.
+        """
+        if self._work.capture is None or not before_swap(self._work.phase):
+            return
+        try:
+            self._look(connection, now)
+        except OperatorNeeded as error:
+            if not before_swap(Phase(jobs.reload(connection, self._work.job.id).phase)):
+                return
+            self._work.crew.fail(error)
+            if isinstance(error, SchemaDrift):
+                spare_clients(connection, self._work.source, self._work.stream)
+
     def _look(self, connection: Connection, now: float) -> None:
         work = self._work
-        if work.capture is None or work.phase in (Phase.LIVE, Phase.CUTOVER):
-            return
         lag = work.stream.lag()
         if not lag.healthy:
             raise OperatorNeeded(

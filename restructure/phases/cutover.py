@@ -26,7 +26,7 @@ from restructure.engine.applier import LastKeys
 from restructure.engine.drift import Guard
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
-from restructure.errors import NotNow
+from restructure.errors import NotNow, StreamGap
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases import outcome
@@ -36,6 +36,7 @@ from restructure.postgres.connect import Connection
 from restructure.postgres.locks import Blocker, blockers
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import Swap, run_swap, swap_steps
+from restructure.shape.fingerprint import Parts
 
 _EVICT_TIMEOUT = "5s"
 """Above deadlock_timeout (1 s by default), for only then does a waiter cancel an autovacuum."""
@@ -87,6 +88,7 @@ def run(work: Work, guard: Guard) -> None:
 def _attempt(work: Work, guard: Guard) -> Held:
     """One try. Raises NotNow where the lock is not had or the budget not kept."""
     shadow = work.made_shadow()
+    carried = guard.check(work.state).soft
     prepare_shadow(work.state, work.source, shadow, work.names)
     with work.connect("cutover") as session:
         swap = swap_steps(session, work.source, shadow, work.names)
@@ -94,7 +96,6 @@ def _attempt(work: Work, guard: Guard) -> Held:
             session, work.transform(), jobs.reload(work.state, work.job.id).copy_snapshot
         )
         last_keys.warm_up()
-        guard.check(session)
         apply_all(work)
         session.autocommit = False
         xid = _begin(work, session)
@@ -102,7 +103,7 @@ def _attempt(work: Work, guard: Guard) -> Held:
         try:
             _lock(work, session, swap)
             locked = time.monotonic()
-            keys = _swap_under_lock(work, guard, session, swap, last_keys)
+            keys = _swap_under_lock(work, guard, carried, session, swap, last_keys)
         except psycopg.Error as error:
             raise _translated(work, error) from error
         try:
@@ -144,7 +145,12 @@ def _lock(work: Work, session: Connection, swap: Swap) -> None:
 
 
 def _swap_under_lock(
-    work: Work, guard: Guard, session: Connection, swap: Swap, last_keys: LastKeys
+    work: Work,
+    guard: Guard,
+    carried: Parts,
+    session: Connection,
+    swap: Swap,
+    last_keys: LastKeys,
 ) -> int:
     """Everything between the lock and the commit; returns how many keys were merged."""
     budget = work.plan.cutover.lock_budget.total_seconds()
@@ -164,8 +170,10 @@ def _swap_under_lock(
     session.execute(
         "SELECT set_config('statement_timeout', %s, true)", (f"{int(budget * 1000)}ms",)
     )
-    guard.check(session)
+    if guard.check(session).soft != carried:
+        raise NotNow("grants, comments or settings of the table changed just before the lock")
     capture.wait_for(fence, deadline - time.monotonic())
+    _require_whole_stream(work)
     failpoint("cutover.drained")
     keys = last_keys.apply()
     if time.monotonic() > deadline:
@@ -176,6 +184,17 @@ def _swap_under_lock(
     if time.monotonic() > deadline:
         raise NotNow("the swap took longer than lock_budget")
     return keys
+
+
+def _require_whole_stream(work: Work) -> None:
+    """A publication dropped since the last look: PostgreSQL 18 would have skipped changes silently."""
+    lag = work.stream.lag()
+    if not lag.healthy:
+        raise StreamGap(
+            f"the stream is lost: {lag.reason}",
+            hint="Changes may be missing. Start over: "
+            f"restructure abort {work.job.name}, then run the plan again.",
+        )
 
 
 def _translated(work: Work, error: psycopg.Error) -> Exception:

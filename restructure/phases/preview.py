@@ -153,7 +153,8 @@ def _size(connection: Connection, source: Table) -> Size:
     row = connection.execute(
         """
         SELECT sum(reltuples) FILTER (WHERE reltuples >= 0)::bigint,
-               coalesce(sum(pg_table_size(oid)), 0)::bigint, coalesce(sum(pg_indexes_size(oid)), 0)::bigint
+               coalesce(sum(pg_table_size(oid)), 0)::bigint,
+               coalesce(sum(pg_indexes_size(oid)), 0)::bigint
         FROM pg_class WHERE oid = ANY(%s::oid[])
         """,
         ([leaf.oid for leaf in source.leaves],),

@@ -70,7 +70,8 @@ class Composer:
         if not state_is_there:
             yield PlannedStep(
                 Phase.PLANNED,
-                f"CREATE SCHEMA {STATE_SCHEMA}; CREATE TABLE {STATE_SCHEMA}.job, .stream, .extent, .chunk, .journal (…)",
+                f"CREATE SCHEMA {STATE_SCHEMA}; CREATE TABLE {STATE_SCHEMA}.job (…), "
+                ".stream (…), .extent (…), .chunk (…), .journal (…)",
                 "none",
                 "where jobs keep their state",
             )
@@ -92,7 +93,7 @@ class Composer:
             )
         yield PlannedStep(
             Phase.SETUP,
-            f"-- wait until all transactions that are writing to {self._source.relation} now have ended",
+            f"-- wait until everybody who is writing to {self._source.relation} now has committed",
             "none",
             "their rows might be in neither the stream nor the copy",
         )
@@ -185,9 +186,10 @@ class Composer:
         names = self._names
         yield PlannedStep(
             Phase.LIVE,
-            f"SELECT pg_drop_replication_slot('{names.slot}'); DROP PUBLICATION {names.publication}; "
+            f"SELECT pg_drop_replication_slot('{names.slot}'); "
+            f"DROP PUBLICATION {names.publication}; "
             f"DROP TABLE {STATE_SCHEMA}.{names.spool}, {STATE_SCHEMA}.{names.quarantine}",
-            f"SHARE UPDATE EXCLUSIVE on {names.retired_schema}.{self._source.relation.name}",
+            "none on the tables",
             "nobody reads them any more",
         )
         for item in self._shadow.set_aside:

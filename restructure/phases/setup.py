@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from restructure.catalog import chunks, spool
 from restructure.catalog import job as jobs
 from restructure.engine.work import Work
@@ -9,7 +11,7 @@ from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.script import Script
-from restructure.postgres.settled import wait_for_writers
+from restructure.postgres.settled import Holder, name_holders, wait_for_writers
 from restructure.shape.carry.tripwire import create_tripwire_function
 from restructure.shape.fingerprint import fingerprint
 from restructure.shape.shadow import Shadow, build_shadow
@@ -33,7 +35,7 @@ def run(work: Work, loaded: LoadedPlan) -> None:
         spool.store_position(work.state, work.job.id, position)
     work.tell("slot", name=work.names.slot)
     oids = [leaf.oid for leaf in work.source.leaves]
-    wait_for_writers(work.state, oids, _BARRIER_TIMEOUT, waiting=lambda _: work.control.check())
+    _pass_barrier(work, oids)
     failpoint("setup.barrier")
     with work.state.transaction():
         work.shadow = make_shadow(work, loaded)
@@ -42,6 +44,18 @@ def run(work: Work, loaded: LoadedPlan) -> None:
         failpoint("setup.commit")
     work.phase = Phase.COPY
     work.listener(Phase.COPY, "entered", {})
+
+
+def _pass_barrier(work: Work, oids: list[int]) -> None:
+    told: list[str] = []
+
+    def waiting(holders: Sequence[Holder]) -> None:
+        work.control.check()
+        if not told:
+            told.append(name_holders(holders))
+            work.tell("waiting for writers", who=told[0])
+
+    wait_for_writers(work.state, oids, _BARRIER_TIMEOUT, waiting=waiting)
 
 
 def make_shadow(work: Work, loaded: LoadedPlan) -> Shadow:

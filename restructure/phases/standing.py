@@ -125,8 +125,7 @@ def find_job(connection: Connection, dsn: str, name: str) -> Job:
 
 
 def read_standing(connection: Connection, dsn: str, job: Job, *, events: int = 10) -> Standing:
-    """Look at everything that is known of ``job``. Changes nothing and takes no lock that matters.
-    """
+    """Everything that is known of ``job``. Changes nothing and takes no lock that matters."""
     phase = Phase(job.phase)
     attendant = None if job.ended else schema.attendant(connection, job.id)
     lag, stream_error = _lag(dsn, job, phase)
@@ -196,7 +195,8 @@ def _pending(connection: Connection, spool: Spool) -> tuple[int, float | None]:
     try:
         row = connection.execute(
             sql.SQL(
-                "SELECT count(*), greatest(0, extract(epoch FROM clock_timestamp() - min(committed)))::float8 FROM {}"
+                "SELECT count(*), greatest(0,"
+                " extract(epoch FROM clock_timestamp() - min(committed)))::float8 FROM {}"
             ).format(spool.table)
         ).fetchone()
     except psycopg.errors.UndefinedTable:

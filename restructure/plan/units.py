@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo
@@ -45,7 +46,7 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if not found:
         raise ValueError("a size is a number and a unit: 512MB, 20GB, 1TB (powers of 1024)")
-    return int(float(found[1]) * _BYTES[found[2].lower()])
+    return int(Decimal(found[1]) * _BYTES[found[2].lower()])
 
 
 def format_size(size: int) -> str:

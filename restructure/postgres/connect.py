@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -15,24 +16,25 @@ Connection = psycopg.Connection[TupleRow]
 
 APPLICATION = "restructure"
 
-_SESSION = """
-SELECT set_config('row_security', 'off', false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       set_config('default_transaction_read_only', 'off', false),
-       set_config('synchronous_commit', 'local', false),
-       set_config('statement_timeout', '0', false),
-       set_config('lock_timeout', '0', false),
-       set_config('idle_in_transaction_session_timeout', '0', false),
-       set_config('idle_session_timeout', '0', false),
-       set_config('default_tablespace', '', false),
-       set_config('jit', 'off', false)
-"""
+_SESSION = {
+    "row_security": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "synchronous_commit": "local",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_tablespace": "",
+    "jit": "off",
+}
 """What a role or a database may have set otherwise, and what we cannot live with.
 
 row_security off turns silent filtering of our copy into an error; a repeatable-read
 default would give the cutover a snapshot from before its lock; synchronous_commit stays local
 because our own stream may be what a synchronous commit waits for, which would never end;
 jit would compile for 300 ms what runs for 3, under the swap's lock.
+They travel in the start-up packet: a statement_timeout of the role could cut off a SET.
 """
 
 _KEEPALIVE = {
@@ -59,7 +61,8 @@ def connect(dsn: str, *, job: str = "-", role: str = "main", autocommit: bool = 
     answer. Neither shows the password.
     """
     try:
-        connection = psycopg.connect(_conninfo(dsn, application_name(job, role)), autocommit=True)
+        conninfo = _conninfo(dsn, application_name(job, role), options=_options(_SESSION))
+        connection = psycopg.connect(conninfo, autocommit=True)
     except psycopg.ProgrammingError as error:
         raise UsageError(
             "the connection string is not one that PostgreSQL understands",
@@ -67,9 +70,8 @@ def connect(dsn: str, *, job: str = "-", role: str = "main", autocommit: bool = 
         ) from error
     except psycopg.OperationalError as error:
         raise Retryable(f"cannot connect: {_first_line(error)}", hint=describe(dsn)) from error
-    connection.execute(_SESSION)
     if connection.info.server_version >= 170000:
-        connection.execute("SELECT set_config('transaction_timeout', '0', false)")
+        connection.execute("SET transaction_timeout = 0")
     with contextlib.suppress(psycopg.DatabaseError):
         # a backend whose client was killed notices within a statement, not after it; Linux servers only
         connection.execute("SET client_connection_check_interval = '1s'")
@@ -82,8 +84,9 @@ def connect_replication(dsn: str, *, job: str, role: str, **settings: str) -> Co
 
     Raises as :func:`connect` does.
     """
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    conninfo = _conninfo(dsn, application_name(job, role), replication="database", options=options)
+    conninfo = _conninfo(
+        dsn, application_name(job, role), replication="database", options=_options(settings)
+    )
     try:
         return psycopg.connect(conninfo, autocommit=True)
     except psycopg.OperationalError as error:
@@ -98,6 +101,14 @@ def describe(dsn: str) -> str:
     words.pop("password", None)
     shown = " ".join(f"{name}={words[name]}" for name in ("host", "port", "dbname", "user") if words.get(name))
     return f"Tried {shown}." if shown else "Tried libpq's own defaults and PG* variables."
+
+
+def _options(settings: Mapping[str, str]) -> str:
+    """Settings as words of libpq's ``options``, in which a backslash protects a space."""
+    return " ".join(
+        "-c {}={}".format(name, value.replace("\\", "\\\\").replace(" ", "\\ "))
+        for name, value in settings.items()
+    )
 
 
 def _conninfo(dsn: str, name: str, options: str = "", **extra: Any) -> str:

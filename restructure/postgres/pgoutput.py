@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from restructure.errors import OperatorNeeded, SchemaDrift
 from restructure.model.relation import Watched
+from restructure.postgres.key_cut import ADVICE, KeyCut, Keys
 
 
 class Begin(NamedTuple):
@@ -69,9 +70,6 @@ class Ignored(NamedTuple):
     kind: str
 
 
-Keys = list[bytes]
-"""What a row message gives: no key (unwatched), one, or the old and the new one."""
-
 Event = (
     Keys
     | Begin
@@ -84,11 +82,7 @@ Event = (
     | Ignored
 )
 
-_INSERT, _UPDATE, _DELETE = b"IUD"
 _ROWS: Final = frozenset(b"IUD")
-_NEW: Final = ord("N")
-_OLD: Final = frozenset(b"KO")
-_BINARY, _TEXT, _NULL, _UNCHANGED = b"btnu"
 
 _SHORT = Struct(">H").unpack_from
 _INT = Struct(">I").unpack_from
@@ -98,8 +92,6 @@ _STREAM_COMMIT = Struct(">IBQQq").unpack_from
 _STREAM_START = Struct(">IB").unpack_from
 _STREAM_ABORT = Struct(">II").unpack_from
 
-_ADVICE = "Nothing after it was confirmed. Check that this release knows the server's version."
-
 
 class Decoder:
     """Turns messages into events. It remembers relations and whether a stretch is open."""
@@ -108,7 +100,7 @@ class Decoder:
         self._watched = {relation.oid: str(relation) for relation in watched.relations}
         self._key = [(c.name.encode(encoding, "replace"), c.type_oid) for c in watched.key]
         self._names = [column.name for column in watched.key]
-        self._cuts: dict[bytes, _KeyCut] = {}
+        self._cuts: dict[bytes, KeyCut] = {}
         self._body = 1
         """Where a message's own fields start: after its kind, in a stretch also after an xid."""
 
@@ -130,17 +122,17 @@ class Decoder:
                 return read(self, message)
         except (error, IndexError, ValueError) as malformed:
             raise OperatorNeeded(
-                f"the server sent a malformed message of kind {chr(message[0])!r}", hint=_ADVICE
+                f"the server sent a malformed message of kind {chr(message[0])!r}", hint=ADVICE
             ) from malformed
         raise OperatorNeeded(
-            f"the server sent an unknown kind of message: {chr(message[0])!r}", hint=_ADVICE
+            f"the server sent an unknown kind of message: {chr(message[0])!r}", hint=ADVICE
         )
 
     def _without_cut(self, message: bytes) -> Keys:
         (oid,) = _INT(message, self._body)
         if oid in self._watched:
             raise OperatorNeeded(
-                f"the server sent a row of {self._watched[oid]} without describing it", hint=_ADVICE
+                f"the server sent a row of {self._watched[oid]} without describing it", hint=ADVICE
             )
         return []
 
@@ -183,7 +175,7 @@ class Decoder:
             self._cuts[message[body : body + 4]] = self._cut(self._watched[oid], columns)
         return Ignored("R")
 
-    def _cut(self, relation: str, columns: list[tuple[bytes, int]]) -> _KeyCut:
+    def _cut(self, relation: str, columns: list[tuple[bytes, int]]) -> KeyCut:
         places = []
         for label, (name, type_oid) in zip(self._names, self._key, strict=True):
             place = next((i for i, column in enumerate(columns) if column[0] == name), None)
@@ -195,7 +187,7 @@ class Decoder:
             if columns[place][1] != type_oid:
                 raise SchemaDrift(f"key column {label} of {relation} has another type than before")
             places.append(place)
-        return _KeyCut(relation, tuple(self._names), tuple(places), len(columns))
+        return KeyCut(relation, tuple(self._names), tuple(places), len(columns))
 
     def _ignored(self, message: bytes) -> Event:
         return Ignored(chr(message[0]))
@@ -214,81 +206,6 @@ _READERS = {
     ord("Y"): Decoder._ignored,
     ord("M"): Decoder._ignored,
 }
-
-
-class _KeyCut:
-    """How to cut the key out of one relation's rows."""
-
-    def __init__(
-        self, relation: str, names: tuple[str, ...], places: tuple[int, ...], columns: int
-    ) -> None:
-        self._relation = relation
-        self._names = names
-        self._places = places
-        self._lone = columns == 1
-
-    def keys(self, message: bytes, at: int) -> Keys:
-        part = message[at]
-        if self._lone and message[at + 3] == _BINARY and (part == _NEW or message[0] == _DELETE):
-            # The hot path: one published column, so the rest of the message is the key.
-            return [message[at + 4 :]]
-        old: list[bytes | int] | None = None
-        if part in _OLD:
-            old, at = self._fields(message, at + 1)
-            if message[0] == _DELETE:
-                return [self._key(old, None)]
-            part = message[at] if at < len(message) else 0
-        if part != _NEW or message[0] == _DELETE:
-            raise OperatorNeeded(
-                f"a row of {self._relation} has an unknown part: {chr(part)!r}", hint=_ADVICE
-            )
-        new, _ = self._fields(message, at + 1)
-        key = self._key(new, old)
-        if old is None:
-            return [key]
-        before = self._key(old, None)
-        return [key] if before == key else [before, key]
-
-    def _fields(self, message: bytes, at: int) -> tuple[list[bytes | int], int]:
-        """The columns of one tuple, each as COPY BINARY bytes or else as its kind."""
-        (count,) = _SHORT(message, at)
-        at += 2
-        fields: list[bytes | int] = []
-        for _ in range(count):
-            kind = message[at]
-            if kind in (_BINARY, _TEXT):
-                end = at + 5 + _INT(message, at + 1)[0]
-                fields.append(message[at + 1 : end] if kind == _BINARY else kind)
-                at = end
-            elif kind in (_NULL, _UNCHANGED):
-                fields.append(kind)
-                at += 1
-            else:
-                raise OperatorNeeded(
-                    f"a row of {self._relation} has an unknown kind of column: {chr(kind)!r}",
-                    hint=_ADVICE,
-                )
-        if at > len(message):
-            raise IndexError(at)
-        return fields, at
-
-    def _key(self, fields: list[bytes | int], old: list[bytes | int] | None) -> bytes:
-        parts = []
-        for name, place in zip(self._names, self._places, strict=True):
-            field = fields[place]
-            if field == _UNCHANGED and old is not None:
-                # Stored out of line and not changed: the server sends it in the old part only.
-                field = old[place]
-            if not isinstance(field, bytes):
-                raise OperatorNeeded(
-                    f"key column {name} of {self._relation} arrived {_MANNER[field]}",
-                    hint="Its replica identity must be the key, of types with a binary form.",
-                )
-            parts.append(field)
-        return b"".join(parts)
-
-
-_MANNER = {_TEXT: "as text", _NULL: "as null", _UNCHANGED: "without its value"}
 
 
 def _columns(message: bytes, at: int) -> list[tuple[bytes, int]]:

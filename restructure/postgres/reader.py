@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import select
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +16,7 @@ from restructure.model.change import Batch
 from restructure.model.lsn import Lsn
 from restructure.model.relation import Watched
 from restructure.postgres.assembly import Assembly, ReplayWhole
+from restructure.postgres.waker import Waker
 from restructure.postgres.walsender import Keepalive, StreamEnded, System, Walsender
 
 log = logging.getLogger(__name__)
@@ -69,7 +67,7 @@ class SlotReader:
         self._interval = min(_LONGEST_INTERVAL, reading.sender_timeout / 3)
         self._assembly = Assembly(reading.watched, start)
         self._sender: Walsender | None = None
-        self._waker = _Waker()
+        self._waker = Waker()
         self._stopped = False
         self._refusal: OperatorNeeded | None = None
         self.confirmed = int(start)
@@ -290,36 +288,3 @@ class SlotReader:
         due = now - sender.reported_at >= self._interval
         if due or (idle and self.confirmed > sender.reported):
             sender.report(self.confirmed, ask=silent > 2 * self._reading.sender_timeout)
-
-
-class _Waker:
-    """Ends the reading thread's wait from another thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._closed = False
-        self.descriptor, self._write = os.pipe()
-        os.set_blocking(self.descriptor, False)
-        os.set_blocking(self._write, False)
-
-    def wake(self) -> None:
-        with self._lock, suppress(BlockingIOError):  # full: a wake-up is on its way already
-            if not self._closed:
-                os.write(self._write, b"!")
-
-    def clear(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self.descriptor, 4096)
-
-    def wait(self, timeout: float) -> None:
-        poll = select.poll()
-        poll.register(self.descriptor, select.POLLIN)
-        poll.poll(max(0.0, timeout) * 1000)
-        self.clear()
-
-    def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._write)
-                os.close(self.descriptor)

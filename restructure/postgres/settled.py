@@ -66,9 +66,8 @@ WRITING_MODES = (
 VACUUM, ANALYZE and CREATE INDEX hold them for hours and write no row."""
 
 _WRITERS = """
-SELECT l.virtualtransaction, l.pid,
-       coalesce(p.gid, a.application_name, ''), coalesce(a.usename, p.owner),
-       coalesce(a.datname, p.database), a.state,
+SELECT l.virtualtransaction, l.pid, coalesce(a.application_name, p.gids, 'about to end'),
+       coalesce(a.usename, p.owner), coalesce(a.datname, p.database), a.state,
        extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8
   FROM (SELECT DISTINCT virtualtransaction, pid FROM pg_locks
          WHERE locktype = 'relation' AND granted AND mode = ANY(%(modes)s)
@@ -76,8 +75,13 @@ SELECT l.virtualtransaction, l.pid,
            AND relation = ANY(%(oids)s::oid[])
            AND pid IS DISTINCT FROM pg_backend_pid()) AS l
   LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_prepared_xacts p
-         ON l.pid IS NULL AND p.transaction::text = split_part(l.virtualtransaction, '/', 2)
+  LEFT JOIN LATERAL (
+       SELECT 'prepared transaction ' || string_agg(quote_literal(x.gid), ', ') AS gids,
+              min(x.owner::text) AS owner, min(x.database::text) AS database,
+              min(x.prepared) AS prepared
+         FROM pg_locks t JOIN pg_prepared_xacts x ON x.transaction = t.transactionid
+        WHERE l.pid IS NULL AND t.locktype = 'transactionid' AND t.pid IS NULL
+          AND t.virtualtransaction = l.virtualtransaction) AS p ON true
  ORDER BY 7 DESC NULLS LAST
 """
 
@@ -86,14 +90,15 @@ def writers(connection: Connection, oids: Iterable[int]) -> dict[str, Holder]:
     """Transactions that hold a writing lock on any of the relations, by virtual id.
 
     Locks are let go only after the transaction has become visible, so one that is not here any
-    more is settled. A prepared transaction has no pid; its virtual id is made of its xid.
+    more is settled. A prepared transaction has no pid, and keeps only one half of its virtual
+    id (twophase.c, MarkAsPreparingGuts): two of them may look like one.
     """
     rows = connection.execute(_WRITERS, {"modes": list(WRITING_MODES), "oids": list(oids)})
     return {
         row[0]: Holder(
-            what=f"holds a write lock, {row[5] or 'prepared transaction'}",
+            what=f"holds a write lock, {row[5] or 'not finished'}",
             pid=row[1],
-            label=row[2] if row[1] is not None else f"prepared transaction {row[2]!r}",
+            label=row[2],
             user=row[3],
             database=row[4],
             seconds=row[6],

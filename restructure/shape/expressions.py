@@ -154,8 +154,9 @@ class ExpressionReader:
             with canonical(self._connection):
                 row = self._connection.execute("SELECT pg_get_viewdef(%s::oid)", [oid]).fetchone()
             assert row is not None
-        definition = str(row[0]).removeprefix(" SELECT ")
-        return definition[: definition.rindex(f' AS "{_RESULT}"\n')]
+        # a CASE stands on a line of its own
+        definition = str(row[0]).removeprefix(" SELECT")
+        return definition[: definition.rindex(f' AS "{_RESULT}"\n')].strip()
 
     def _probe_oid(self) -> int:
         row = self._connection.execute(

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from psycopg import errors, sql
+
 from restructure.postgres.connect import Connection
-from restructure.shape.casts import TypeFacts, column_facts, keeps_identity
+from restructure.postgres.script import raw
+from restructure.shape.casts import (
+    TypeFacts,
+    base_type_sql,
+    column_facts,
+    keeps_identity,
+    type_facts,
+)
 from restructure.shape.table import Column
 
 Attribute = tuple[int, int]
@@ -32,6 +41,39 @@ def takes_no_null(connection: Connection, type_oid: int, not_null: bool) -> bool
     domain_not_null, domain_default = row or (False, False)
     return (not_null or domain_not_null) and not domain_default
 
+
+def equality(connection: Connection, type_oid: int) -> str:
+    """The operator by which the type's own index order takes two values for the same.
+
+    A plain ``=`` is looked up by search_path: where citext lives in a schema outside of it, that finds
+    text's, which tells the same keys apart and uses no index. Types of PostgreSQL's own need no schema.
+    """
+    base = type_facts(connection, type_oid, -1, 0).oid
+    row = connection.execute(_EQUALITY, [base]).fetchone()
+    return "=" if row is None else str(row[0])
+
+
+def can_be_hashed(connection: Connection, type_oid: int) -> bool:
+    """Whether hash_record_extended knows the type; varbit, money and tsvector it does not."""
+    probe = "SELECT hash_record_extended(ROW(NULL::{}), 0)"
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL(probe).format(raw(base_type_sql(connection, type_oid))), {})
+    except errors.UndefinedFunction:
+        return False
+    return True
+
+
+_EQUALITY = """
+SELECT pg_catalog.format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)
+FROM pg_catalog.pg_opclass c
+JOIN pg_catalog.pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+JOIN pg_catalog.pg_amop a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3
+  AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
+JOIN pg_catalog.pg_operator o ON o.oid = a.amopopr
+JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace AND n.nspname <> 'pg_catalog'
+WHERE c.opcdefault AND c.opcintype = %s::oid
+"""
 
 _DOMAIN = """
 WITH RECURSIVE base AS (

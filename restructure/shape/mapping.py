@@ -15,7 +15,7 @@ from restructure.postgres.connect import Connection
 from restructure.shape.casts import base_type_sql
 from restructure.shape.expressions import Expression, ExpressionReader, Target
 from restructure.shape.indexes import index_beginning_with
-from restructure.shape.keys import described, holds, takes_no_null
+from restructure.shape.keys import can_be_hashed, described, equality, holds, takes_no_null
 from restructure.shape.table import Column, Table
 
 
@@ -40,12 +40,17 @@ class FilledColumn:
 class KeyPair:
     """A key column of the source and the column of the shadow that holds it.
 
-    The shadow's value is ``CAST(source value AS target_type)``.
+    The shadow's value is ``CAST(source value AS target_type)``. ``source_equals`` and
+    ``target_equals`` are the operators by which two values of the one or the other type are
+    the same key. ``hashed``: whether the source's type can be hashed.
     """
 
     source: str
     target: str
     target_type: str
+    source_equals: str = "="
+    target_equals: str = "="
+    hashed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,14 @@ class _Derivation:
             reference = (self._source.relation.oid, old.number)
             holder = (self._shadow.relation.oid, new.number)
             if holds(self._connection, reference, read.type if read else None, holder):
-                return KeyPair(key, column.name, new.type_sql)
+                return KeyPair(
+                    key,
+                    column.name,
+                    new.type_sql,
+                    equality(self._connection, old.type_oid),
+                    equality(self._connection, new.type_oid),
+                    can_be_hashed(self._connection, old.type_oid),
+                )
             refused.append(f"{new.name!r} ({described(new, old)})")
             shown = described(old, new)
         if refused:
@@ -258,6 +270,7 @@ class _Derivation:
             for old in self._source.columns
             if old.number not in read
             and old.name not in self._plan.drop
+            and not (old.generated and self._is_generated(self._kept.get(old.name)))
             and not (self._short and old.name not in self._kept)
         ]
         if left:
@@ -267,6 +280,10 @@ class _Derivation:
                 place=self._loaded.place("drop" if self._plan.drop else "create"),
                 hint="Read it under columns, or name it under drop to leave its data behind.",
             )
+
+    def _is_generated(self, name: str | None) -> bool:
+        column = self._shadow.column(name) if name is not None else None
+        return column is not None and bool(column.generated)
 
     def _check_reverse(self) -> None:
         if not self._plan.reverse:

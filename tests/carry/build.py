@@ -11,8 +11,8 @@ from restructure.model.names import Names
 from restructure.model.relation import KeyColumn, Relation
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import run_swap, swap_steps
+from restructure.shape.made import SetAside, Shadow
 from restructure.shape.mapping import FilledColumn, KeyPair, Mapping
-from restructure.shape.shadow import SetAside, Shadow
 from restructure.shape.table import Column, Table
 
 NAMES = Names.of("job")
@@ -89,7 +89,7 @@ def swap(connection: psycopg.Connection, name: str, *set_aside: SetAside) -> Sha
     """Prepare, compose, then run all of it in one transaction, as the cutover does."""
     source = read(connection, name)
     shadow = shadow_of(connection, source, *set_aside)
-    prepare_shadow(connection, source, shadow, NAMES)
+    prepare_shadow(connection, source, shadow, NAMES, settings=True)
     composed = swap_steps(connection, source, shadow, NAMES)
     with connection.transaction():
         run_swap(connection, composed)

@@ -9,7 +9,7 @@ from restructure.demo.server import Server
 from restructure.shape.carry.inventory import inventory
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import swap_steps
-from restructure.shape.shadow import SetAside
+from restructure.shape.made import SetAside
 from tests.carry.build import NAMES, dump, read, relation, set_up, shadow_of, swap
 
 EVERYTHING = """
@@ -52,8 +52,8 @@ INSERT INTO restructure_job.orders (id, number, customer, amount)
 FOREIGN_KEY = SetAside(
     "swap",
     "orders_customer",
-    "ALTER TABLE public.orders ADD CONSTRAINT orders_customer"
-    " FOREIGN KEY (customer) REFERENCES public.customers (id)",
+    'ALTER TABLE "public"."orders" ADD CONSTRAINT "orders_customer"'
+    " FOREIGN KEY (customer) REFERENCES public.customers(id)",
     "SHARE ROW EXCLUSIVE on public.orders and public.customers",
 )
 ALWAYS = SetAside(
@@ -99,11 +99,11 @@ def test_preparing_twice_runs_nothing_the_second_time_but_a_changed_grant(
     set_up_everything(connection)
     source = read(connection, "orders")
     shadow = shadow_of(connection, source)
-    first = prepare_shadow(connection, source, shadow, NAMES)
-    second = prepare_shadow(connection, source, shadow, NAMES)
+    first = prepare_shadow(connection, source, shadow, NAMES, settings=True)
+    second = prepare_shadow(connection, source, shadow, NAMES, settings=True)
     connection.execute(f"GRANT DELETE ON orders TO {prefix(connection)}_taker")
     connection.execute(f"REVOKE SELECT ON orders FROM {prefix(connection)}_reader")
-    third = prepare_shadow(connection, source, shadow, NAMES)
+    third = prepare_shadow(connection, source, shadow, NAMES, settings=True)
 
     assert first
     assert second == []
@@ -346,3 +346,19 @@ def test_every_lock_the_swap_takes_was_announced(connection: psycopg.Connection)
 
     assert composed.wanted[0].relation == source.relation
     assert {oid for (oid,) in taken} <= announced
+
+
+def test_a_new_parent_is_locked_as_weakly_as_it_can_be(connection: psycopg.Connection) -> None:
+    set_up(
+        connection,
+        'CREATE TABLE "a (b" (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY);'
+        "CREATE TABLE restructure_job.t (id int PRIMARY KEY);",
+    )
+    source = read(connection, "t")
+    key = SetAside(
+        "swap", "k", 'ALTER TABLE t ADD FOREIGN KEY (id) REFERENCES public."a (b"(id)', "…"
+    )
+    composed = swap_steps(connection, source, shadow_of(connection, source, key), NAMES)
+
+    wanted = {str(want.relation): want.mode for want in composed.wanted}
+    assert wanted["public.a (b"] == "SHARE ROW EXCLUSIVE"

@@ -93,6 +93,22 @@ def test_a_kill_at_every_moment_of_one_job(
     assert code == 0, stderr
 
 
+PHASES = ("planned", "setup", "copy", "index", "catchup", "ready", "cutover", "live")
+
+
+def wait_for_phase(
+    session: psycopg.Connection, name: str, phase: str, process: subprocess.Popen[bytes]
+) -> None:
+    """Until the job is in ``phase`` or past it, or its process has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None:
+        now = phase_of(session, name)
+        if now is not None and PHASES.index(now) >= PHASES.index(phase):
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def shapes(number: int) -> str:
     """Plans that can follow each other on one table."""
     if number == 0:
@@ -115,17 +131,19 @@ def test_kills_at_random_moments_of_many_jobs(
         while sum(kills.values()) < KILLS:
             name = f"items-{job}"
             process = command(database, "run", plan_file(tmp_path, name, shapes(job)), "--cutover")
-            try:
-                process.wait(chance.uniform(0.5, 2.5))
-            except subprocess.TimeoutExpired:
+            reached = phase_of(connection, name) or "planned"
+            if reached != "live":
+                target = chance.randrange(PHASES.index(reached), len(PHASES))
+                wait_for_phase(connection, name, PHASES[target], process)
+                time.sleep(chance.uniform(0, 0.2))
                 process.kill()
-                finished(process)
+            code, stderr = finished(process)
+            if code == -9:
                 phase = phase_of(connection, name)
                 kills[phase] = kills.get(phase, 0) + 1
-                continue
-            code, stderr = finished(process)
-            assert code == 0, stderr
-            job += 1
+            else:
+                assert code == 0, stderr
+                job += 1
         code, stderr = finished(command(database, "run", plan_file(tmp_path, f"items-{job}", shapes(job)), "--cutover"))
         assert code == 0, stderr
         load.wait_for_writes(20)

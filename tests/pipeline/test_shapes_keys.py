@@ -6,7 +6,9 @@ import psycopg
 import pytest
 
 from restructure.errors import PreflightRefused
+from restructure.model.phase import Phase
 from tests.pipeline.shapes import assert_transformed, one, plan, restructure, run
+from tests.pipeline.tool import Tool
 
 ANY = "(SELECT k FROM t ORDER BY random() LIMIT 1)"
 
@@ -74,17 +76,17 @@ def test_equal_numbers_of_different_form_are_one_key(
         plan("t", alter=["ALTER v TYPE bigint"]),
         "UPDATE t SET k = 1.00 WHERE k = 1.0; UPDATE t SET v = v + 1 WHERE k = 'NaN'",
         "UPDATE t SET k = 1.000 WHERE k = 1",
-        f"UPDATE t SET k = k::numeric(30,5) WHERE k = {ANY}",
+        f"UPDATE t SET k = k + 0.00000 WHERE k = {ANY}",
         f"UPDATE t SET v = v + 1 WHERE k = {ANY}",
         f"WITH gone AS (DELETE FROM t WHERE k = {ANY} RETURNING *) SELECT",
-        "DELETE FROM t WHERE k = 7; INSERT INTO t VALUES (7.0000, 7)",
+        "DELETE FROM t WHERE k = 7; INSERT INTO t VALUES (7.0000, 7) ON CONFLICT DO NOTHING",
     )
     assert_transformed(connection, "t", "k, v::bigint")
 
 
 KINDS = {
     "bytea": ("bytea", r"decode(md5(n::text), 'hex')", r"k || '\x00'"),
-    "enum": ("mood", "('m' || n % 900)::mood", None),
+    "enum": ("mood", "('m' || n)::mood", "k"),
     "domain": ("code", "n::text", "(k || 'x')::code"),
     "domain of a domain": ("short_code", "n::text", "(k || 'x')::short_code"),
     "float": ("float8", "CASE n WHEN 1 THEN '-0' WHEN 2 THEN 'NaN' WHEN 3 THEN 'Infinity' ELSE n / 7.0 END", "-k"),
@@ -99,13 +101,13 @@ KINDS = {
     "inet": ("inet", "inet '10.0.0.0' + n", "set_masklen(k, 8)"),
     "tsvector": ("tsvector", "to_tsvector('simple', n::text)", "k || 'x'::tsvector"),
     "jsonb": ("jsonb", "jsonb_build_object('n', n)", "jsonb_build_array(k)"),
-    "xid8": ("xid8", "n::text::xid8", None),
+    "xid8": ("xid8", "n::text::xid8", "k"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_key_of_any_type(database: str, connection: psycopg.Connection, kind: str) -> None:
-    """A backlog as well as single changes: a backlog is divided by hash, which not all types have."""
+    """A backlog is divided by hash, which not all types have; what follows it is not divided."""
     type_sql, value, other = KINDS[kind]
     run(
         connection,
@@ -114,24 +116,24 @@ def test_a_key_of_any_type(database: str, connection: psycopg.Connection, kind: 
         CREATE DOMAIN short_code AS code CHECK (length(VALUE) < 200);
         CREATE TYPE pair AS (a int, b int);
         DO $$ BEGIN EXECUTE 'CREATE TYPE mood AS ENUM ('
-          || (SELECT string_agg(quote_literal('m' || n), ',') FROM generate_series(0, 2000) n) || ')'; END $$;
+          || (SELECT string_agg(quote_literal('m' || n), ',') FROM generate_series(1, 2200) n) || ')'; END $$
         """,
     )
     run(
         connection,
         f"""
         CREATE TABLE t (k {type_sql} PRIMARY KEY, v int);
-        INSERT INTO t SELECT {value}, n FROM generate_series(1, 900) n
+        INSERT INTO t SELECT {value}, n FROM generate_series(1, 2200) n
         """,
     )
-    steps = [
-        "UPDATE t SET v = v + 1",
-        f"UPDATE t SET v = v + 1 WHERE k = {ANY}",
-        f"WITH gone AS (DELETE FROM t WHERE k = {ANY} RETURNING *) INSERT INTO t SELECT k, -1 FROM gone WHERE false",
-    ]
-    if other is not None:
-        steps.append(f"UPDATE t SET k = {other} WHERE k = {ANY}")
-    restructure(database, plan("t", alter=["ALTER v TYPE bigint"]), *steps, writes=30)
+    with Tool(database, plan("t", alter=["ALTER v TYPE bigint"]), hold="catchup entered") as tool:
+        tool.held()
+        run(connection, f"UPDATE t SET k = {other}, v = -v WHERE v < 50; UPDATE t SET v = v + 1")
+        tool.until(lambda: one(connection, "SELECT count(*) FROM restructure.spool_shape") > 2000)
+        tool.release()
+        tool.wait_for_phase(Phase.READY)
+        run(connection, f"DELETE FROM t WHERE v BETWEEN 60 AND 90; UPDATE t SET k = {other} WHERE v BETWEEN 100 AND 110")
+        tool.finish()
     assert_transformed(connection, "t", "k, v::bigint")
 
 
@@ -175,7 +177,7 @@ def test_a_key_whose_collation_takes_different_texts_for_equal(
         "UPDATE t SET v = v + 1",
         f"UPDATE t SET k = upper(k) WHERE k = {ANY}",
         f"UPDATE t SET k = initcap(k), v = v + 1 WHERE k = {ANY}",
-        "DELETE FROM t WHERE k = 'key3'; INSERT INTO t VALUES ('KeY3', 0)",
+        "DELETE FROM t WHERE k = 'key3'; INSERT INTO t VALUES ('KeY3', 0) ON CONFLICT DO NOTHING",
         writes=30,
     )
     assert_transformed(connection, "t", "k, v::bigint")
@@ -198,7 +200,7 @@ def test_a_key_of_citext(database: str, connection: psycopg.Connection) -> None:
         plan("t", alter=["ALTER v TYPE bigint"]),
         path + f"UPDATE t SET k = upper(k::text) WHERE k = {ANY}",
         path + f"UPDATE t SET v = v + 1 WHERE k = {ANY}",
-        path + "DELETE FROM t WHERE k = 'key3'; INSERT INTO t VALUES ('KeY3', 0)",
+        path + "DELETE FROM t WHERE k = 'key3'; INSERT INTO t VALUES ('KeY3', 0) ON CONFLICT DO NOTHING",
         path + "UPDATE t SET v = v + 1",
         writes=30,
     )
@@ -221,7 +223,7 @@ def test_another_replica_identity(
     some = "id = (SELECT id FROM t ORDER BY random() LIMIT 1)"
     restructure(
         database,
-        plan("t", alter=["ALTER v TYPE bigint", "ALTER id TYPE bigint"] if identity == "FULL" else ["ALTER id TYPE bigint"]),
+        plan("t", alter=["ALTER id TYPE bigint"]),
         f"UPDATE t SET v = v + 1 WHERE {some}",
         f"UPDATE t SET id = id + 100000, code = code || 'x' WHERE {some} AND id < 100000",
         f"DELETE FROM t WHERE {some}",

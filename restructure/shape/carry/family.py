@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from restructure.model.relation import Relation
@@ -60,22 +59,19 @@ def final_place(shadow: Relation, shadow_root: Relation, source: tuple[Member, .
 def column_origins(source: Table, mapping: Mapping) -> dict[str, str]:
     """New column to the old one whose grants, comment, settings and sequence it inherits.
 
-    The old column of its own name; else the key column it holds; else the one that its
-    expression merely names.
+    The old column whose value it holds; else that of its own name, if no other holds it.
     """
-    old = {column.name for column in source.columns}
-    origins = {pair.target: pair.source for pair in mapping.key}
-    spellings = {spelling: name for name in old for spelling in _spellings(source, name)}
-    for filled in mapping.filled:
-        named = spellings.get(filled.expression.strip())
-        if named is not None:
-            origins[filled.name] = named
-    return origins | {name: name for name in old}
+    origins = {column.name: column.origin for column in mapping.filled if column.origin}
+    origins |= {pair.target: pair.source for pair in mapping.key}
+    held = set(origins.values())
+    for column in source.columns:
+        if column.name not in held:
+            origins.setdefault(column.name, column.name)
+    return origins
 
 
-def _spellings(source: Table, column: str) -> Iterator[str]:
-    quoted = '"' + column.replace('"', '""') + '"'
-    table = source.relation.name
-    for owner in ("", f"{table}.", '"' + table.replace('"', '""') + '".'):
-        yield owner + column
-        yield owner + quoted
+def column_heirs(source: Table, mapping: Mapping) -> dict[str, str]:
+    """Old column to the new one that inherits from it: the one of its name before any other."""
+    origins = column_origins(source, mapping)
+    heirs = {old: new for new, old in reversed(origins.items())}
+    return heirs | {old: old for new, old in origins.items() if new == old}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -44,3 +45,17 @@ def drop_key_step(connection: Connection, table: Relation, key: OutboundKey) -> 
         lock=f"ACCESS EXCLUSIVE on {table} and {key.parent}",
         why="a retired table must not stop deletes of its parents",
     )
+
+
+_REFERENCES = re.compile(r' REFERENCES ((?:"(?:[^"]|"")*"|[^\s"(])+) ?\(')
+_NAMED = """
+SELECT c.oid::int8, n.nspname, c.relname FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+"""
+
+
+def referenced_tables(connection: Connection, statement: str) -> list[Relation]:
+    """The table that an ADD FOREIGN KEY, as PostgreSQL prints it, points to; none for others."""
+    names = _REFERENCES.findall(statement)
+    rows = [connection.execute(_NAMED, [name]).fetchone() for name in names]
+    return [Relation(*row) for row in rows if row is not None]

@@ -8,7 +8,7 @@ from restructure.model.names import Names
 from restructure.postgres.connect import Connection
 from restructure.postgres.script import Script, Step
 from restructure.shape.carry.comments import carry_comments, carry_sequence_comment
-from restructure.shape.carry.family import column_origins, counterpart, family
+from restructure.shape.carry.family import column_heirs, column_origins, counterpart, family
 from restructure.shape.carry.limits import carry_limits
 from restructure.shape.carry.ownership import carry_grants, carry_owner
 from restructure.shape.carry.sequences import successors
@@ -18,28 +18,37 @@ from restructure.shape.carry.settings import (
     carry_options,
 )
 from restructure.shape.carry.tripwire import create_tripwire_function
-from restructure.shape.shadow import Shadow
+from restructure.shape.made import Shadow
 from restructure.shape.table import Table
 
 
 def prepare_shadow(
-    connection: Connection, source: Table, shadow: Shadow, names: Names
+    connection: Connection,
+    source: Table,
+    shadow: Shadow,
+    names: Names,
+    *,
+    settings: bool = False,
 ) -> list[Step]:
-    """Carry owner, grants, comments, storage and column settings; make the retired schema.
+    """Carry owner, grants, comments and how far sequences may count; make the retired schema.
 
     Runs on ``connection`` in one transaction (a savepoint of the caller's where there is one)
     and returns what it ran, which is nothing when all is carried already: so it can
     be repeated, and must be repeated shortly before the swap, for people change grants
     meanwhile. Also makes the tripwire's function. Locks only the shadow, never the source.
 
-    Comments and settings that the shadow has already (because the plan's own DDL set them)
-    are kept; owner and grants are made equal to the source's.
+    Comments that the shadow has already (because the plan's own DDL set them) are kept; owner
+    and grants are made equal to the source's. ``settings`` fills in storage options and column
+    settings too, where the shadow has the defaults: for a plan with ``create``. With ``alter`` the
+    clone had them all before the clauses ran, and what a clause has reset must stay so.
     """
     script = Script(connection)
     with connection.transaction():
         create_tripwire_function(connection)
         _make_schema(script, names.retired_schema)
         _carry_all(script, source, shadow)
+        if settings:
+            _carry_settings(script, source, shadow)
     return script.steps
 
 
@@ -56,8 +65,7 @@ def _make_schema(script: Script, schema: str) -> None:
 def _carry_all(script: Script, source: Table, shadow: Shadow) -> None:
     old = family(script.connection, source.relation)
     origins = column_origins(source, shadow.mapping)
-    columns = {origin: column for column, origin in origins.items()}
-    columns.update({column.name: column.name for column in source.columns})
+    columns = column_heirs(source, shadow.mapping)
     for member in family(script.connection, shadow.relation):
         target = member.relation
         root = source.relation
@@ -66,11 +74,20 @@ def _carry_all(script: Script, source: Table, shadow: Shadow) -> None:
         if taken is not None:
             carry_grants(script, taken, target, "TABLE", columns)
             carry_comments(script, taken, target, columns)
-            carry_index_targets(script, taken, target)
-        carry_column_settings(script, taken or root, target, columns)
-        if not member.partitioned and (taken or not source.partitioned):
-            carry_options(script, taken or root, target)
     for giver, taker in successors(script.connection, source.relation, shadow.relation, origins):
         carry_limits(script, giver, taker)
         carry_grants(script, giver.relation, taker.relation, "SEQUENCE", {})
         carry_sequence_comment(script, giver.relation, taker.relation)
+
+
+def _carry_settings(script: Script, source: Table, shadow: Shadow) -> None:
+    old = family(script.connection, source.relation)
+    columns = column_heirs(source, shadow.mapping)
+    for member in family(script.connection, shadow.relation):
+        target = member.relation
+        taken = counterpart(target, shadow.relation, old)
+        if taken is not None:
+            carry_index_targets(script, taken, target)
+        carry_column_settings(script, taken or source.relation, target, columns)
+        if not member.partitioned and (taken or not source.partitioned):
+            carry_options(script, taken or source.relation, target)

@@ -13,11 +13,21 @@ from restructure.postgres.connect import Connection
 from restructure.postgres.locks import Wanted
 from restructure.postgres.script import Step
 from restructure.shape.carry.comments import foreign_key_comments
-from restructure.shape.carry.family import Member, column_origins, family, final_place
-from restructure.shape.carry.foreign_keys import drop_key_step, outbound_keys
+from restructure.shape.carry.family import (
+    Member,
+    column_origins,
+    counterpart,
+    family,
+    final_place,
+)
+from restructure.shape.carry.foreign_keys import (
+    drop_key_step,
+    outbound_keys,
+    referenced_tables,
+)
 from restructure.shape.carry.sequences import sequence_steps
 from restructure.shape.carry.tripwire import tripwire_step
-from restructure.shape.shadow import Shadow
+from restructure.shape.made import SetAside, Shadow
 from restructure.shape.table import Table
 
 
@@ -56,12 +66,10 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         *_forsake(connection, old, names.retired_schema),
         *sequences.after,
         *(Step(aside.statement, aside.lock, f"{aside.name} comes only now") for aside in made),
-        *foreign_key_comments(
-            connection, source.relation, source.relation, {aside.name for aside in made}
-        ),
+        *_comments(connection, old, new, made),
         *_guard(connection, source, old, new, names.retired_schema),
     )
-    return Swap(_wanted(connection, old, new, sequences.locked), steps)
+    return Swap(_wanted(connection, old, new, sequences.locked, made), steps)
 
 
 def run_swap(connection: Connection, swap: Swap) -> None:
@@ -93,6 +101,20 @@ def _move(connection: Connection, table: Relation, schema: str, why: str) -> Ste
         lock=f"ACCESS EXCLUSIVE on {table}",
         why=why,
     )
+
+
+def _comments(
+    connection: Connection, old: tuple[Member, ...], new: tuple[Member, ...], made: list[SetAside]
+) -> Iterator[Step]:
+    """Comments on the constraints that come only now."""
+    for member in new:
+        taken = counterpart(member.relation, new[0].relation, old)
+        final = final_place(member.relation, new[0].relation, old)
+        adding = sql.SQL("ALTER TABLE {} ADD CONSTRAINT ").format(final.identifier)
+        start = adding.as_string(connection)
+        names = {aside.name for aside in made if aside.statement.startswith(start)}
+        if taken is not None and names:
+            yield from foreign_key_comments(connection, taken, final, names)
 
 
 def _forsake(
@@ -138,13 +160,24 @@ def _wanted(
     old: tuple[Member, ...],
     new: tuple[Member, ...],
     sequences: tuple[Relation, ...],
+    made: list[SetAside],
 ) -> tuple[Wanted, ...]:
-    """The source's root first, for it is the one that all fight for."""
-    tables = {member.relation for member in (*old[1:], *new)}
-    tables |= {key.parent for m in old for key in outbound_keys(connection, m.relation)}
-    rest = [Wanted(table, "ACCESS EXCLUSIVE") for table in tables]
-    rest += [Wanted(sequence, "ACCESS EXCLUSIVE", lockable=False) for sequence in set(sequences)]
-    return (
-        Wanted(old[0].relation, "ACCESS EXCLUSIVE"),
-        *sorted(rest, key=lambda wanted: wanted.relation.oid),
-    )
+    """The source's root first, for it is the one that all fight for.
+
+    Dropping a foreign key takes ACCESS EXCLUSIVE on its parent too, adding one SHARE ROW EXCLUSIVE.
+    """
+    found = [Wanted(member.relation, "ACCESS EXCLUSIVE") for member in (*old, *new)]
+    found += [
+        Wanted(key.parent, "ACCESS EXCLUSIVE")
+        for member in old
+        for key in outbound_keys(connection, member.relation)
+    ]
+    found += [Wanted(sequence, "ACCESS EXCLUSIVE", lockable=False) for sequence in sequences]
+    found += [
+        Wanted(parent, "SHARE ROW EXCLUSIVE")
+        for aside in made
+        for parent in referenced_tables(connection, aside.statement)
+    ]
+    by_oid = {wanted.relation.oid: wanted for wanted in reversed(found)}
+    first = by_oid.pop(old[0].relation.oid)
+    return (first, *(by_oid[oid] for oid in sorted(by_oid)))

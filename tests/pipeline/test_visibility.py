@@ -1,0 +1,203 @@
+"""Commits that are decoded before they are visible: none of them may be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from restructure.model.phase import Phase
+from restructure.runner import Wish
+from tests.pipeline.moments import (
+    Ice,
+    assert_swapped_whole,
+    eventually,
+    shadow_equals_source,
+    value,
+)
+from tests.pipeline.tool import Tool
+from tests.workload import PLAN, seed
+
+ITEMS = PLAN.format(name="items")
+SPOOL = "SELECT count(*) FROM restructure.spool_items"
+
+
+@pytest.fixture
+def ice(database: str, connection: psycopg.Connection) -> Iterator[Ice]:
+    seed(connection, 200)
+    with Ice(database) as made:
+        connection.execute("SET synchronous_commit = local")
+        yield made
+
+
+def cut_over(tool: Tool, session: psycopg.Connection) -> None:
+    session.execute("UPDATE restructure.job SET request = 'cutover'")
+    assert tool.finish().phase == Phase.LIVE
+    assert_swapped_whole(session)
+
+
+def applied(tool: Tool, session: psycopg.Connection, number: int) -> None:
+    """Write a row and see it arrive in the shadow: all that could be applied before it was."""
+    session.execute("UPDATE items SET amount = amount + 1000000 WHERE id = %s", [number])
+    eventually(
+        lambda: value(
+            session, "SELECT amount FROM restructure_items.items WHERE id = %s", number
+        ) == value(session, "SELECT amount FROM items WHERE id = %s", number),
+        "a later change is applied",
+    )  # fmt: skip
+
+
+def test_the_copy_waits_for_a_commit_that_the_slot_does_not_cover(
+    database: str, connection: psycopg.Connection, ice: Ice
+) -> None:
+    """Committed before the slot's start and not yet visible: in neither stream nor snapshot."""
+    with psycopg.connect(database) as first, psycopg.connect(database) as second:
+        first.execute("SELECT pg_current_xact_id()")
+        with Tool(database, ITEMS) as tool:
+            # the slot waits for the first transaction …
+            eventually(
+                lambda: value(
+                    connection,
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'",
+                ) == 1,
+                "the slot is being made",
+            )  # fmt: skip
+            second.execute("SELECT pg_current_xact_id()")
+            first.rollback()
+            # … then for the second, and takes note of what commits meanwhile as already done
+            eventually(
+                lambda: value(
+                    connection,
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+                    " AND transactionid = %s::xid",
+                    value(second, "SELECT pg_current_xact_id()::xid::text"),
+                ) == 1,
+                "the slot waits for the second transaction",
+            )  # fmt: skip
+            writer = ice.freeze("INSERT INTO items VALUES (9001, 'hidden', 1, 'x', true)")
+            second.rollback()
+            tool.wait_for("slot")
+            assert "client" in tool.wait_for("waiting for writers")["who"]
+            assert value(connection, "SELECT phase FROM restructure.job") == "setup"
+            writer.release(connection)
+            assert tool.finish().phase == Phase.LIVE
+    assert value(connection, "SELECT code FROM items WHERE id = 9001") == "hidden"
+    assert_swapped_whole(connection)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["UPDATE items SET amount = 7777 WHERE id = 5"],
+        ["INSERT INTO items VALUES (9001, 'new', 1, 'x', true)"],
+        ["DELETE FROM items WHERE id = 5"],
+        ["UPDATE items SET id = 9001 WHERE id = 5"],
+        ["DELETE FROM items WHERE id = 5", "INSERT INTO items VALUES (5, 'again', 2, 'y', true)"],
+        [
+            "SAVEPOINT one",
+            "UPDATE items SET amount = 1 WHERE id = 5",
+            "SAVEPOINT two",
+            "UPDATE items SET amount = 2 WHERE id = 6",
+            "RELEASE two",
+            "RELEASE one",
+        ],
+        ["TRUNCATE items", "INSERT INTO items VALUES (1, 'only', 1, 'x', true)"],
+    ],
+    ids=["update", "insert", "delete", "key", "reinsert", "subtransactions", "truncate"],
+)
+def test_a_change_is_not_applied_before_it_is_visible(
+    database: str, connection: psycopg.Connection, ice: Ice, statements: list[str]
+) -> None:
+    truncates = any("TRUNCATE" in statement for statement in statements)
+    with Tool(database, ITEMS, Wish(stay=True)) as tool:
+        tool.wait_for_phase(Phase.READY)
+        eventually(lambda: value(connection, SPOOL) == 0, "all is applied")
+        writer = ice.freeze(*statements)
+        eventually(lambda: value(connection, SPOOL) != 0, "the change is decoded")
+        if not truncates:  # whose lock lets nobody read or write before it is visible
+            applied(tool, connection, 100)
+        assert value(connection, SPOOL) != 0, "the mark was taken before the change was visible"
+        writer.release(connection)
+        eventually(lambda: shadow_equals_source(connection), "the change is applied")
+        cut_over(tool, connection)
+
+
+def test_a_prepared_transaction_is_applied_once_its_commit_is_visible(
+    database: str, connection: psycopg.Connection, ice: Ice
+) -> None:
+    with Tool(database, ITEMS, Wish(stay=True)) as tool:
+        tool.wait_for_phase(Phase.READY)
+        with psycopg.connect(database, autocommit=True) as client:
+            client.execute("BEGIN")
+            client.execute("UPDATE items SET amount = 7777 WHERE id = 5")
+            client.execute("PREPARE TRANSACTION 'two'")
+        applied(tool, connection, 100)
+        assert value(connection, SPOOL) == 0, "a prepared transaction is decoded at its commit"
+        writer = ice.freeze_prepared("two")
+        eventually(lambda: value(connection, SPOOL) != 0, "the commit is decoded")
+        applied(tool, connection, 101)
+        assert value(connection, SPOOL) != 0
+        writer.release(connection)
+        cut_over(tool, connection)
+    assert value(connection, "SELECT amount FROM items WHERE id = 5") == 7777
+
+
+def test_a_cutover_waits_for_a_writer_that_is_not_yet_visible(
+    database: str, connection: psycopg.Connection, ice: Ice
+) -> None:
+    with Tool(database, ITEMS, Wish(stay=True)) as tool:
+        tool.wait_for_phase(Phase.READY)
+        writer = ice.freeze("UPDATE items SET amount = 7777 WHERE id = 5")
+        connection.execute("UPDATE restructure.job SET request = 'cutover'")
+        assert "client" in tool.wait_for("cutover not yet")["why"]
+        writer.release(connection)
+        cut_over(tool, connection)
+    assert value(connection, "SELECT amount FROM items WHERE id = 5") == 7777
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_others_are_applied_while_a_large_transaction_is_streamed(
+    database: str, connection: psycopg.Connection, end: str
+) -> None:
+    """Its keys arrive before it ends, and wait in the spool while later ones pass by."""
+    seed(connection, 6_000)
+    connection.execute(f"ALTER DATABASE {connection.info.dbname} SET logical_decoding_work_mem = 64")  # type: ignore[arg-type]
+    with (
+        psycopg.connect(database, autocommit=True) as large,
+        Tool(database, ITEMS, Wish(stay=True)) as tool,
+    ):
+        tool.wait_for_phase(Phase.READY)
+        large.execute("BEGIN")
+        large.execute("UPDATE items SET amount = -1 WHERE id > 500")
+        eventually(lambda: value(connection, SPOOL) > 1_000, "keys come before the commit")  # type: ignore[operator]
+        applied(tool, connection, 100)
+        held = value(connection, SPOOL)
+        assert isinstance(held, int)
+        assert held > 1_000, "keys were taken before their transaction ended"
+        large.execute(end)  # type: ignore[arg-type]
+        eventually(lambda: value(connection, SPOOL) == 0, "the spool is empty")
+        assert shadow_equals_source(connection)
+        cut_over(tool, connection)
+    changed = value(connection, "SELECT count(*) FROM items WHERE amount = -1")
+    assert changed == (5_500 if end == "COMMIT" else 0)
+
+
+def test_a_transaction_open_since_before_the_job_is_applied_when_it_commits(
+    database: str, connection: psycopg.Connection
+) -> None:
+    """It holds up only the slot; started after the slot, it holds up nobody until the lock."""
+    seed(connection, 500)
+    with (
+        psycopg.connect(database, autocommit=True) as client,
+        Tool(database, ITEMS, Wish(stay=True), hold="copied") as tool,
+    ):
+        tool.held()
+        client.execute("BEGIN")
+        client.execute("UPDATE items SET amount = 7777 WHERE id = 5")
+        tool.release()
+        tool.wait_for_phase(Phase.READY)
+        applied(tool, connection, 100)
+        client.execute("COMMIT")
+        cut_over(tool, connection)
+    assert value(connection, "SELECT amount FROM items WHERE id = 5") == 7777
