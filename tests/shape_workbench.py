@@ -15,7 +15,7 @@ from restructure.plan.load import LoadedPlan, parse_plan
 from restructure.postgres.script import Script
 from restructure.shape.deparse import printed
 from restructure.shape.shadow import Shadow, build_shadow
-from restructure.shape.table import Table, read_table
+from restructure.shape.table import Table, read_relation, read_table
 
 JOB = "job"
 SCHEMA = "restructure_job"
@@ -54,7 +54,8 @@ def refusal(connection: psycopg.Connection, loaded: LoadedPlan) -> str:
 
 def tables(connection: psycopg.Connection) -> list[tuple[object, ...]]:
     return connection.execute(
-        "SELECT oid, relname, relnamespace, xmin::text FROM pg_class WHERE oid >= 16384 ORDER BY oid"
+        "SELECT oid, relname, relnamespace, xmin::text FROM pg_class"
+        " WHERE oid >= 16384 ORDER BY oid"
     ).fetchall()
 
 
@@ -83,17 +84,17 @@ def copy(connection: psycopg.Connection, source: Table, shadow: Shadow) -> None:
 
 
 def swap(connection: psycopg.Connection, source: Table, shadow: Shadow) -> None:
-    """Only the moving, for tests that look at what is run after it."""
+    """Only the moving, for tests that look at what is run in and after it."""
     connection.execute("CREATE SCHEMA retired")
-    for member in source.tree:
-        connection.execute(sql.SQL("ALTER TABLE {} SET SCHEMA retired").format(member.identifier))
-    for member in (shadow.relation, *shadow.branches, *shadow.leaves):
-        if member.oid != shadow.relation.oid or member is shadow.relation:
-            connection.execute(
-                sql.SQL("ALTER TABLE IF EXISTS {} SET SCHEMA {}").format(
-                    member.identifier, sql.Identifier(source.relation.schema)
-                )
+    moves = [(member, "retired") for member in source.tree]
+    made = read_relation(connection, shadow.relation.oid)
+    moves += [(member, source.relation.schema) for member in made.tree]
+    for member, schema in moves:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+                member.identifier, sql.Identifier(schema)
             )
+        )
     finish(connection, shadow, "swap")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from restructure.catalog import job as jobs
 from restructure.cli import words
 from restructure.cli.invocation import Invocation, invocation
+from restructure.errors import UsageError
 from restructure.model.phase import ENDED, Phase, before_swap
 from restructure.model.progress import Progress
 from restructure.phases.standing import Standing, has_jobs, read_standing
@@ -39,15 +41,23 @@ def status(
     Changes nothing. With --watch and --output json it prints one document per line.
     """
     call = invocation(context)
+    seen = False
     with call.session() as connection:
         while True:
-            found = _read(call, connection, job)
+            try:
+                found = _read(call, connection, job)
+            except UsageError:
+                if not seen:
+                    raise
+                call.output.note(f"Job {job} is gone: it was aborted.")
+                return
+            seen = True
             if watch:
                 call.output.clear()
             call.output.result(
                 "status",
                 {"jobs": [standing.as_json() for standing in found]},
-                lambda found=found: _lines(found, detailed=job is not None),  # type: ignore[misc]
+                partial(_lines, found, detailed=job is not None, timed=watch),
             )
             if not watch or (job is not None and found[0].phase in ENDED):
                 return
@@ -62,7 +72,9 @@ def _read(call: Invocation, connection: Connection, name: str | None) -> list[St
     return [read_standing(connection, call.dsn, job) for job in jobs.all_jobs(connection)]
 
 
-def _lines(found: list[Standing], *, detailed: bool) -> Iterator[str]:
+def _lines(found: list[Standing], *, detailed: bool, timed: bool) -> Iterator[str]:
+    if timed:
+        yield f"-- {words.clock()}"
     if not found:
         yield "No jobs in this database."
     for number, standing in enumerate(found):

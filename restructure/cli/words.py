@@ -142,6 +142,8 @@ _EVENTS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "built": lambda _, d: f"{d.get('name')} built",
     "validated": lambda _, d: f"constraint {d.get('name')} validated",
     "cutover not yet": lambda _, d: f"cutover not yet (attempt {d.get('attempt')}): {d.get('why')}",
+    "paused": lambda *_: "paused; restructure resume lets it go on",
+    "resumed": lambda *_: "goes on",
     "terminated": lambda _, d: f"ended a session that was in the way: {d.get('who')}",
     "swapped": lambda _, d: receipt(d),
     "done": lambda _, d: f"done; the old table is kept as {d.get('retired')}",

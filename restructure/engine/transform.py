@@ -34,6 +34,15 @@ def force_index_lookups(session: Connection) -> None:
     )
 
 
+def _name(*parts: str) -> sql.SQL:
+    """As sql.Identifier, where psycopg would take a percent sign in the name for a placeholder."""
+    return raw(".".join('"' + part.replace('"', '""') + '"' for part in parts))
+
+
+def _named(relation: Relation) -> sql.SQL:
+    return _name(relation.schema, relation.name)
+
+
 class Transform:
     """Statements that bring rows of ``source`` into ``target``.
 
@@ -46,8 +55,10 @@ class Transform:
         self.target = target
         self.mapping = mapping
         self.spool = spool
-        self._alias = sql.Identifier(source.name)
-        self._columns = _COMMA.join(sql.Identifier(column.name) for column in mapping.filled)
+        self._alias = _name(source.name)
+        self._source = _named(source)
+        self._target = _named(target)
+        self._columns = _COMMA.join(_name(column.name) for column in mapping.filled)
         self._expressions = _COMMA.join(
             sql.SQL("({})").format(raw(column.expression)) for column in mapping.filled
         )
@@ -68,10 +79,10 @@ class Transform:
             "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {expressions}"
             " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid >= %(first)s::tid AND {alias}.ctid < %(end)s::tid{where}"
         ).format(
-            target=self.target.identifier,
+            target=self._target,
             columns=self._columns,
             expressions=self._expressions,
-            leaf=leaf.identifier,
+            leaf=_named(leaf),
             alias=self._alias,
             where=self._where,
         )
@@ -81,7 +92,7 @@ class Transform:
         return sql.SQL(
             "SELECT {alias}.ctid::text FROM ONLY {leaf} AS {alias}"
             " WHERE {alias}.ctid >= %(first)s::tid AND {alias}.ctid < %(end)s::tid{where}"
-        ).format(leaf=leaf.identifier, alias=self._alias, where=self._where)
+        ).format(leaf=_named(leaf), alias=self._alias, where=self._where)
 
     def copy_row(self, leaf: Relation) -> sql.Composed:
         """As :meth:`copy_range`, for the one row at ``ctid``."""
@@ -89,10 +100,10 @@ class Transform:
             "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {expressions}"
             " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid = %(ctid)s::tid{where}"
         ).format(
-            target=self.target.identifier,
+            target=self._target,
             columns=self._columns,
             expressions=self._expressions,
-            leaf=leaf.identifier,
+            leaf=_named(leaf),
             alias=self._alias,
             where=self._where,
         )
@@ -106,7 +117,7 @@ class Transform:
             quarantine=self.spool.quarantine,
             keys=self._keys,
             source_keys=self._source_keys(),
-            leaf=leaf.identifier,
+            leaf=_named(leaf),
             alias=self._alias,
         )
 
@@ -167,7 +178,7 @@ class Transform:
             settled=SETTLED,
             mine=mine,
             keys=self._keys,
-            target=self.target.identifier,
+            target=self._target,
             new=sql.Identifier(_NEW),
             old=sql.Identifier(_OLD),
             dirty_keys=_COMMA.join(sql.Identifier("d", field) for field in self.spool.fields),
@@ -175,7 +186,7 @@ class Transform:
             found=self._found(),
             same=self._same_key(_OLD),
             assignments=_COMMA.join(
-                sql.SQL("{} = {}").format(sql.Identifier(column.name), value)
+                sql.SQL("{} = {}").format(_name(column.name), value)
                 for column, value in zip(self.mapping.filled, values, strict=True)
             ),
             columns=self._columns,
@@ -187,15 +198,15 @@ class Transform:
         return sql.SQL(
             "DELETE FROM {target} AS {new} WHERE NOT EXISTS (SELECT FROM {source} AS {alias} WHERE {same}{where})"
         ).format(
-            target=self.target.identifier,
+            target=self._target,
             new=sql.Identifier(_NEW),
-            source=self.source.identifier,
+            source=self._source,
             alias=self._alias,
             same=_AND.join(
                 sql.SQL("{} {} CAST({} AS {})").format(
-                    sql.Identifier(_NEW, pair.target),
+                    _name(_NEW, pair.target),
                     raw(pair.target_equals),
-                    sql.Identifier(self.source.name, pair.source),
+                    _name(self.source.name, pair.source),
                     raw(pair.target_type),
                 )
                 for pair in self.mapping.key
@@ -205,7 +216,7 @@ class Transform:
 
     def _delete_joined(self, dirty: sql.Composable) -> sql.Composed:
         return sql.SQL("DELETE FROM {target} AS {new} USING ({dirty}) AS d WHERE {same}").format(
-            target=self.target.identifier,
+            target=self._target,
             new=sql.Identifier(_NEW),
             dirty=dirty,
             same=self._same_key("d"),
@@ -216,7 +227,7 @@ class Transform:
             "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE"
             " SELECT {values} FROM ({dirty}) AS d JOIN {rows} AS o ON {found}"
         ).format(
-            target=self.target.identifier,
+            target=self._target,
             columns=self._columns,
             values=_COMMA.join(sql.Identifier("o", f"f{number}") for number in self._numbers),
             dirty=dirty,
@@ -235,7 +246,7 @@ class Transform:
         ).format(
             keys=_COMMA.join(
                 sql.SQL("{} AS {}").format(
-                    sql.Identifier(self.source.name, key.name), sql.Identifier(f"o{number}")
+                    _name(self.source.name, key.name), sql.Identifier(f"o{number}")
                 )
                 for number, key in enumerate(self.spool.key, 1)
             ),
@@ -243,7 +254,7 @@ class Transform:
                 sql.SQL("({}) AS {}").format(raw(column.expression), sql.Identifier(f"f{number}"))
                 for number, column in zip(self._numbers, self.mapping.filled, strict=True)
             ),
-            source=self.source.identifier,
+            source=self._source,
             alias=self._alias,
             where=self._where,
         )
@@ -268,7 +279,7 @@ class Transform:
     def _same_key(self, keys: str) -> sql.Composed:
         return _AND.join(
             sql.SQL("{} {} CAST({} AS {})").format(
-                sql.Identifier(_NEW, pair.target),
+                _name(_NEW, pair.target),
                 raw(pair.target_equals),
                 sql.Identifier(keys, field),
                 raw(pair.target_type),
@@ -282,4 +293,4 @@ class Transform:
         return [pairs[key.name] for key in self.spool.key]
 
     def _source_keys(self) -> sql.Composed:
-        return _COMMA.join(sql.Identifier(self.source.name, key.name) for key in self.spool.key)
+        return _COMMA.join(_name(self.source.name, key.name) for key in self.spool.key)

@@ -22,10 +22,13 @@ class Copy(_Section):
 
 
 class Throttle(_Section):
-    """When to slow down for production's sake. None means: do not look."""
+    """When to slow down for production's sake. None means: do not look.
+
+    Without ``wal_limit`` the slot is given up at three times ``wal_retained``.
+    """
 
     replica_lag: Duration | None = None
-    wal_retained: Size | None = None  # bytes; past it the copy slows
+    wal_retained: Size | None = 20 << 30  # bytes; past it the copy slows
     wal_limit: Size | None = None  # bytes; past it the job gives up its slot
     query: str | None = None  # boolean (true = hold) or a number against ``query_limit``
     query_limit: float | None = None

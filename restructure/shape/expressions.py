@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import psycopg
@@ -19,6 +20,10 @@ from restructure.shape.nodetree import judge
 _RESULT = "restructure expression"
 _PROBE = "restructure_probe"
 _SCRATCH = "restructure_scratch"
+
+# Until PostgreSQL 15 a view's rule knows relations "old" and "new" of its own, for whose sake a
+# table of that name is printed as old_1 or new_1. What stands in quotes is passed over.
+_RULE_ALIAS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\b(old|new)_1\.""")
 
 _VIEW = """
 SELECT r.ev_action::text, a.atttypid::int8, a.atttypmod, a.attcollation::int8
@@ -63,6 +68,7 @@ class ExpressionReader:
         self._connection = connection
         self._loaded = loaded
         self._over = over
+        self._alias = alias
         self._from = sql.SQL(" FROM {} AS {}").format(over.identifier, sql.Identifier(alias))
         self._schema = schema
 
@@ -156,7 +162,10 @@ class ExpressionReader:
             assert row is not None
         # a CASE stands on a line of its own
         definition = str(row[0]).removeprefix(" SELECT")
-        return definition[: definition.rindex(f' AS "{_RESULT}"\n')].strip()
+        definition = definition[: definition.rindex(f' AS "{_RESULT}"\n')].strip()
+        if self._alias not in ("old", "new"):
+            return definition
+        return _RULE_ALIAS.sub(lambda found: f'"{found[1]}".' if found[1] else found[0], definition)
 
     def _probe_oid(self) -> int:
         row = self._connection.execute(

@@ -140,6 +140,7 @@ def test_doctor_names_server_and_role(connection: psycopg.Connection, database: 
     done = restructure("doctor", dsn=database)
     assert done.returncode == 0, done.stdout
     assert "PostgreSQL 1" in done.stdout
+    assert "wal_level" in done.stdout
     assert document(restructure("doctor", "--output", "json", dsn=database))["ok"] is True
 
 

@@ -178,9 +178,11 @@ class Ice:
 
     def freeze_prepared(self, gid: str) -> Frozen:
         """COMMIT PREPARED that hangs."""
-        return self._hang(
-            lambda session: session.execute(f"COMMIT PREPARED '{gid}'") and None  # type: ignore[arg-type]
-        )
+
+        def run(session: psycopg.Connection) -> None:
+            session.execute(sql.SQL("COMMIT PREPARED {}").format(sql.Literal(gid)))
+
+        return self._hang(run)
 
     def _hang(self, run: Callable[[psycopg.Connection], None]) -> Frozen:
         frozen = Frozen(self._dsn, run)
@@ -204,9 +206,7 @@ class Ice:
         """The checkpointer is who makes the setting effective, some time after the reload."""
 
         def hangs() -> bool:
-            probe = Frozen(
-                self._dsn, lambda session: session.execute("SELECT pg_current_xact_id()") and None
-            )
+            probe = Frozen(self._dsn, _commit_something)
             probe.start()
             while not probe.over:
                 if self._hangs(probe):
@@ -216,6 +216,10 @@ class Ice:
             return False
 
         eventually(hangs, "commits hang")
+
+
+def _commit_something(session: psycopg.Connection) -> None:
+    session.execute("SELECT pg_current_xact_id(), pg_logical_emit_message(true, 'test', '')")
 
 
 def shadow_equals_source(session: psycopg.Connection) -> bool:

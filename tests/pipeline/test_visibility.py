@@ -86,61 +86,74 @@ def test_the_copy_waits_for_a_commit_that_the_slot_does_not_cover(
     assert_swapped_whole(connection)
 
 
-@pytest.mark.parametrize(
-    "statements",
-    [
-        ["UPDATE items SET amount = 7777 WHERE id = 5"],
-        ["INSERT INTO items VALUES (9001, 'new', 1, 'x', true)"],
-        ["DELETE FROM items WHERE id = 5"],
-        ["UPDATE items SET id = 9001 WHERE id = 5"],
-        ["DELETE FROM items WHERE id = 5", "INSERT INTO items VALUES (5, 'again', 2, 'y', true)"],
-        [
-            "SAVEPOINT one",
-            "UPDATE items SET amount = 1 WHERE id = 5",
-            "SAVEPOINT two",
-            "UPDATE items SET amount = 2 WHERE id = 6",
-            "RELEASE two",
-            "RELEASE one",
-        ],
-        ["TRUNCATE items", "INSERT INTO items VALUES (1, 'only', 1, 'x', true)"],
+HIDDEN = {
+    "update": ["UPDATE items SET amount = 7777 WHERE id = 5"],
+    "insert": ["INSERT INTO items VALUES (9001, 'new', 1, 'x', true)"],
+    "delete": ["DELETE FROM items WHERE id = 6"],
+    "key change": ["UPDATE items SET id = 9002 WHERE id = 7"],
+    "insert again": [
+        "DELETE FROM items WHERE id = 8",
+        "INSERT INTO items VALUES (8, 'again', 2, 'y', true)",
     ],
-    ids=["update", "insert", "delete", "key", "reinsert", "subtransactions", "truncate"],
-)
+    "subtransactions": [
+        "SAVEPOINT one",
+        "UPDATE items SET amount = 1 WHERE id = 9",
+        "SAVEPOINT two",
+        "UPDATE items SET amount = 2 WHERE id = 10",
+        "RELEASE two",
+        "RELEASE one",
+    ],
+}
+MARKED = [5, 6, 7, 8, 9, 10, 9001, 9002]
+
+
 def test_a_change_is_not_applied_before_it_is_visible(
-    database: str, connection: psycopg.Connection, ice: Ice, statements: list[str]
+    database: str, connection: psycopg.Connection, ice: Ice
 ) -> None:
-    truncates = any("TRUNCATE" in statement for statement in statements)
-    with Tool(database, ITEMS, Wish(stay=True)) as tool:
+    marks = "SELECT array_agg(DISTINCT k1 ORDER BY k1) FROM restructure.spool_items"
+    with psycopg.connect(database, autocommit=True) as client:
+        client.execute("BEGIN; UPDATE items SET amount = 7777 WHERE id = 11")
+        client.execute("PREPARE TRANSACTION 'two'")
+    with Tool(database, ITEMS, Wish(stay=True), hold="copy entered") as tool:
+        # the slot had to wait for the prepared transaction
+        eventually(
+            lambda: value(connection, "SELECT count(*) FROM pg_replication_slots") == 1,
+            "the slot is being made",
+        )
+        connection.execute("ROLLBACK PREPARED 'two'")
+        tool.release()
         tool.wait_for_phase(Phase.READY)
-        eventually(lambda: value(connection, SPOOL) == 0, "all is applied")
-        writer = ice.freeze(*statements)
-        eventually(lambda: value(connection, SPOOL) != 0, "the change is decoded")
-        if not truncates:  # whose lock lets nobody read or write before it is visible
-            applied(tool, connection, 100)
-        assert value(connection, SPOOL) != 0, "the mark was taken before the change was visible"
-        writer.release(connection)
-        eventually(lambda: shadow_equals_source(connection), "the change is applied")
+        with psycopg.connect(database, autocommit=True) as client:
+            client.execute("BEGIN; UPDATE items SET amount = 7777 WHERE id = 11")
+            client.execute("PREPARE TRANSACTION 'two'")
+        applied(tool, connection, 100)
+        assert value(connection, SPOOL) == 0, "a prepared transaction is decoded at its commit"
+        writers = [ice.freeze(*statements) for statements in HIDDEN.values()]
+        writers.append(ice.freeze_prepared("two"))
+        expected = sorted([*MARKED, 11])
+        eventually(lambda: value(connection, marks) == expected, "the changes are decoded")
+        applied(tool, connection, 100)
+        assert value(connection, marks) == expected, "marks were taken before their time"
+        for writer in writers:
+            writer.release(connection)
+        eventually(lambda: value(connection, SPOOL) == 0, "the changes are applied")
+        assert shadow_equals_source(connection)
         cut_over(tool, connection)
+    assert value(connection, "SELECT amount FROM items WHERE id = 11") == 7777
 
 
-def test_a_prepared_transaction_is_applied_once_its_commit_is_visible(
+def test_a_truncation_is_not_applied_before_it_is_visible(
     database: str, connection: psycopg.Connection, ice: Ice
 ) -> None:
     with Tool(database, ITEMS, Wish(stay=True)) as tool:
         tool.wait_for_phase(Phase.READY)
-        with psycopg.connect(database, autocommit=True) as client:
-            client.execute("BEGIN")
-            client.execute("UPDATE items SET amount = 7777 WHERE id = 5")
-            client.execute("PREPARE TRANSACTION 'two'")
-        applied(tool, connection, 100)
-        assert value(connection, SPOOL) == 0, "a prepared transaction is decoded at its commit"
-        writer = ice.freeze_prepared("two")
-        eventually(lambda: value(connection, SPOOL) != 0, "the commit is decoded")
-        applied(tool, connection, 101)
-        assert value(connection, SPOOL) != 0
+        writer = ice.freeze("TRUNCATE items", "INSERT INTO items VALUES (1, 'only', 1, 'x', true)")
+        eventually(lambda: value(connection, SPOOL) == 2, "the truncation is decoded")
+        assert value(connection, "SELECT count(*) FROM restructure_items.items") == 200
         writer.release(connection)
+        eventually(lambda: value(connection, SPOOL) == 0, "the truncation is applied")
+        assert value(connection, "SELECT count(*) FROM restructure_items.items") == 1
         cut_over(tool, connection)
-    assert value(connection, "SELECT amount FROM items WHERE id = 5") == 7777
 
 
 def test_a_cutover_waits_for_a_writer_that_is_not_yet_visible(
