@@ -253,7 +253,7 @@ class Workload:
             with psycopg.connect(self._dsn, autocommit=True, application_name="client") as session:
                 while not self._stop.wait(self._pause):
                     self._transact(writer, session)
-        except BaseException as error:  # noqa: BLE001  # raised again by assert_complete
+        except BaseException as error:  # raised again by assert_complete
             self.failures.append(error)
 
     def _transact(self, writer: Writer, session: Session) -> None:

@@ -44,7 +44,9 @@ class Spool:
             sql.SQL("{} {}{}").format(
                 column,
                 sql.SQL(bases.get(key.type_oid, key.type_sql)),
-                sql.SQL(" COLLATE " + key.collation_sql) if key.collation_sql else sql.SQL(""),
+                sql.SQL(" COLLATE {}").format(sql.SQL(key.collation_sql))
+                if key.collation_sql
+                else sql.SQL(""),
             )
             for column, key in zip(self.columns, self.key, strict=True)
         ]

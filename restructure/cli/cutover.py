@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
+import psycopg
 import typer
 
 from restructure.catalog import job as jobs
@@ -37,7 +38,7 @@ def cutover(context: typer.Context, job: JobArgument) -> None:
     with call.session() as connection:
         found = call.job(connection, job)
         if found.phase == Phase.ABORTED:
-            raise UsageError(f"job {job} was aborted", hint="Run its plan again to start over.")
+            raise _aborted(job)
         if before_swap(Phase(found.phase)):
             if found.paused:
                 raise NotNow(f"job {job} is paused", hint=f"First: restructure resume {job}")
@@ -80,6 +81,10 @@ def _follow(call: Invocation, connection: Connection, job: Job) -> None:
             hint=f"To hold it: restructure pause {job.name}. "
             f"To see how it goes: restructure status {job.name} --watch",
         ) from None
+    except psycopg.errors.UndefinedTable:
+        raise _aborted(job.name) from None
+    if now.phase == Phase.ABORTED:
+        raise _aborted(job.name)
     if before_swap(Phase(now.phase)):
         _gave_up(connection, now)
 
@@ -89,6 +94,10 @@ def _finished(connection: Connection, job: Job) -> bool:
     if schema.attendant(connection, job.id) is not None:
         return True
     return any(entry.event == "done" for entry in journal.recent(connection, job.id, 100))
+
+
+def _aborted(name: str) -> UsageError:
+    return UsageError(f"job {name} was aborted", hint="Run its plan again to start over.")
 
 
 def _gave_up(connection: Connection, job: Job) -> None:

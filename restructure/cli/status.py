@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
+import psycopg
 import typer
 
 from restructure.catalog import job as jobs
@@ -45,7 +46,7 @@ def status(
     with call.session() as connection:
         while True:
             try:
-                found = _read(call, connection, job)
+                found = _read_steady(call, connection, job)
             except UsageError:
                 if not seen:
                     raise
@@ -62,6 +63,14 @@ def status(
             if not watch or (job is not None and found[0].phase in ENDED):
                 return
             time.sleep(interval)
+
+
+def _read_steady(call: Invocation, connection: Connection, name: str | None) -> list[Standing]:
+    """As :func:`_read`; once more where the last job and our schema went while we looked."""
+    try:
+        return _read(call, connection, name)
+    except psycopg.errors.UndefinedTable:
+        return _read(call, connection, name)
 
 
 def _read(call: Invocation, connection: Connection, name: str | None) -> list[Standing]:

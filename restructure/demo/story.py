@@ -83,11 +83,15 @@ def _act(out: TextIO, dsn: str, plan: Path, connection: Connection) -> bool:
 
 def _prove(out: TextIO, connection: Connection, writers: Writers) -> bool:
     """Compare every row of the new table with what the clients remember of their own writes."""
-    found: dict[int, Decimal] = dict(connection.execute("SELECT id, amount FROM public.orders").fetchall())
+    found: dict[int, Decimal] = dict(
+        connection.execute("SELECT id, amount FROM public.orders").fetchall()
+    )
     expected = writers.expected()
     missing = expected.keys() - found.keys()
     extra = found.keys() - expected.keys()
-    changed = [number for number in expected.keys() & found.keys() if expected[number] != found[number]]
+    changed = [
+        number for number in expected.keys() & found.keys() if expected[number] != found[number]
+    ]
     wrong = _one(
         connection,
         b"SELECT count(*) FROM public.orders WHERE amount_cents IS DISTINCT FROM (amount * 100)::bigint"
@@ -97,16 +101,24 @@ def _prove(out: TextIO, connection: Connection, writers: Writers) -> bool:
     _say(out, "\nThe proof")
     _say(out, f"  writes acknowledged to clients         {writers.acknowledged:8,}")
     _say(out, f"  rows expected, rows found              {len(expected):8,} {len(found):8,}")
-    _say(out, f"  missing, extra, different              {len(missing):8} {len(extra):8} {len(changed):8}")
+    _say(
+        out,
+        f"  missing, extra, different              {len(missing):8} {len(extra):8} {len(changed):8}",
+    )
     _say(out, f"  rows whose computed columns are wrong  {wrong:8}")
     _say(out, f"  type of id now                         {kind:>8}")
     held = not (missing or extra or changed or wrong) and kind == "bigint"
-    _say(out, "\nNothing was lost." if held else "\nTHE PROOF FAILED: this is a bug, please report it.")
+    _say(
+        out,
+        "\nNothing was lost." if held else "\nTHE PROOF FAILED: this is a bug, please report it.",
+    )
     return held
 
 
 def _command(words: list[str], dsn: str) -> int:
-    return subprocess.run([sys.executable, "-m", "restructure", *words], env=_environment(dsn), check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "restructure", *words], env=_environment(dsn), check=False
+    ).returncode
 
 
 def _receipt(dsn: str) -> dict[str, Any]:

@@ -142,7 +142,10 @@ class Writers:
         chance = random.Random(self._seed * 1000 + client.number)
         # a statement prepared on the server whose result changes type (id: integer, then bigint) would fail once
         with psycopg.connect(
-            self._dsn, autocommit=True, prepare_threshold=None, application_name=f"shop {client.number}"
+            self._dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            application_name=f"shop {client.number}",
         ) as connection:
             due = time.monotonic()
             while not self._stop.is_set():

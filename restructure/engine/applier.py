@@ -13,8 +13,8 @@ from psycopg import sql
 from restructure.engine.control import Control
 from restructure.engine.exactly import ExactApplier
 from restructure.engine.refusal import is_row_error
-from restructure.errors import NotNow
 from restructure.engine.transform import SETTLED, Transform, force_index_lookups
+from restructure.errors import NotNow
 from restructure.postgres.connect import Connection, connect
 
 BATCH_KEYS = 20_000

@@ -36,7 +36,7 @@ class Crew:
         def kept(errand: Callable[[], None]) -> None:
             try:
                 errand()
-            except BaseException as error:  # noqa: BLE001  # raised again below, in the caller
+            except BaseException as error:  # raised again below, in the caller
                 failures.append(error)
 
         threads = [
@@ -78,7 +78,7 @@ class Crew:
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001  # kept for check()
+            except BaseException as error:  # kept for check()
                 self.fail(error)
 
         return run

@@ -62,7 +62,11 @@ def run(work: Work, guard: Guard) -> None:
     why = ""
     for attempt in range(1, limits.attempts + 1):
         work.progress.cutover_attempts = attempt
-        found = obstacles(work, jobs.reload(work.state, work.job.id).bulk_xid)
+        try:
+            found = obstacles(work, jobs.reload(work.state, work.job.id).bulk_xid)
+        except NotNow:
+            work.advance(Phase.READY)
+            raise
         if not found:
             try:
                 held = _attempt(work, guard)
@@ -105,7 +109,7 @@ def _attempt(work: Work, guard: Guard) -> Held:
             locked = time.monotonic()
             keys = _swap_under_lock(work, guard, carried, session, swap, last_keys)
         except psycopg.Error as error:
-            raise _translated(work, error) from error
+            raise _translated(work, swap, error) from error
         try:
             failpoint("cutover.before commit")
             session.commit()
@@ -197,10 +201,12 @@ def _require_whole_stream(work: Work) -> None:
         )
 
 
-def _translated(work: Work, error: psycopg.Error) -> Exception:
+def _translated(work: Work, swap: Swap, error: psycopg.Error) -> Exception:
     """What a database error in the swap transaction means for the next try."""
     if isinstance(error, pg.LockNotAvailable):
-        found = blockers(work.state, [leaf.oid for leaf in work.source.leaves], "ACCESS EXCLUSIVE")
+        found = blockers(
+            work.state, [wanted.relation.oid for wanted in swap.wanted], "ACCESS EXCLUSIVE"
+        )
         return NotNow(
             "the lock was not had: "
             + ("; ".join(map(str, found)) or "its holders have ended since")

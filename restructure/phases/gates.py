@@ -27,7 +27,7 @@ def _obstacles(work: Work, bulk_xid: int | None) -> Iterator[str]:
         yield f"{quarantined} rows are refused by the new shape (restructure status {work.job.name} says why)"
     if work.control.throttled:
         yield work.control.throttled
-    oids = [leaf.oid for leaf in work.source.leaves]
+    oids = [member.oid for member in (work.source.relation, *work.source.leaves)]
     for blocker in blockers(work.state, oids, "ACCESS EXCLUSIVE"):
         if blocker.kind == "wraparound":
             yield f"an anti-wraparound vacuum runs on the table: {blocker}"
@@ -36,10 +36,25 @@ def _obstacles(work: Work, bulk_xid: int | None) -> Iterator[str]:
             and (blocker.transaction_age or timedelta()) > _OLD_TRANSACTION
         ):
             yield f"waiting for {blocker}"
-    if bulk_xid is not None and work.plan.cutover.old_snapshots != "warn":
-        for snapshot in old_snapshots(work.state, bulk_xid):
-            yield f"a snapshot from before the copy would find the new table empty: {snapshot}"
+    yield from _stale_readers(work, bulk_xid)
     yield from _slow_stream(work)
+
+
+def _stale_readers(work: Work, bulk_xid: int | None) -> Iterator[str]:
+    """Whoever reads with a snapshot from before the copy's end, as the plan wants it: wait, refuse or warn."""
+    if bulk_xid is None:
+        return
+    policy = work.plan.cutover.old_snapshots
+    for snapshot in old_snapshots(work.state, bulk_xid):
+        why = f"a snapshot from before the copy would find the new table empty: {snapshot}"
+        if policy == "warn":
+            work.tell("warning", message=why)
+        elif policy == "refuse":
+            raise NotNow(
+                why, hint="The plan's cutover.old_snapshots is refuse: end it, or wait for it."
+            )
+        else:
+            yield why
 
 
 def _slow_stream(work: Work) -> Iterator[str]:

@@ -65,7 +65,7 @@ def clone_table(script: Script, source: Table, schema: str) -> dict[int, Relatio
                 lock="none",
                 why=_WHY,
             )
-    _name_identities(script, source, clones[source.relation.oid])
+    _settle_identities(script, source, clones[source.relation.oid])
     return clones
 
 
@@ -136,17 +136,32 @@ def _clone_of(connection: Connection, schema: str, name: str) -> Relation:
     return Relation(row[0], schema, name)
 
 
-def _name_identities(script: Script, source: Table, clone: Relation) -> None:
-    """Give identity sequences the names of the source's, by way of names that nobody has."""
+def _settle_identities(script: Script, source: Table, clone: Relation) -> None:
+    """Give identity sequences the source's types and names, by way of names that nobody has.
+
+    LIKE makes them all bigint and writes the old bounds down as if they were chosen
+    (generateSerialExtraStmts in parse_utilcmd.c), so that ALTER COLUMN TYPE would not widen them.
+    """
     connection = script.connection
-    wanted = dict(connection.execute(_IDENTITIES, [source.relation.oid]).fetchall())
-    made = dict(connection.execute(_IDENTITIES, [clone.oid]).fetchall())
-    renames = {made[column]: wanted[column] for column in made if made[column] != wanted[column]}
+    old = connection.execute(_IDENTITIES, [source.relation.oid]).fetchall()
+    wanted = {column: (name, kind) for column, name, kind in old}
+    renames: dict[str, str] = {}
+    for column, name, kind in connection.execute(_IDENTITIES, [clone.oid]).fetchall():
+        if kind != wanted[column][1]:
+            script.run(
+                sql.SQL("ALTER SEQUENCE {} AS {}").format(
+                    sql.Identifier(clone.schema, name), printed(wanted[column][1])
+                ),
+                lock="none",
+                why="an identity's sequence keeps its type, and widens with its column",
+            )
+        if name != wanted[column][0]:
+            renames[name] = wanted[column][0]
     passing = {name: f"restructure_passing_{i}" for i, name in enumerate(renames)}
-    for old, new in [*passing.items(), *((passing[old], new) for old, new in renames.items())]:
+    for before, after in [*passing.items(), *((passing[n], renames[n]) for n in renames)]:
         script.run(
             sql.SQL("ALTER SEQUENCE {} RENAME TO {}").format(
-                sql.Identifier(clone.schema, old), sql.Identifier(new)
+                sql.Identifier(clone.schema, before), sql.Identifier(after)
             ),
             lock="none",
             why="an identity's sequence keeps its name",
@@ -154,9 +169,10 @@ def _name_identities(script: Script, source: Table, clone: Relation) -> None:
 
 
 _IDENTITIES = """
-SELECT a.attname, s.relname
+SELECT a.attname, s.relname, pg_catalog.format_type(q.seqtypid, NULL)
 FROM pg_catalog.pg_depend d
 JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
 JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.refobjid = %s AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'i'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -36,7 +37,7 @@ def apply_alter(
         path: Path = ("alter", index)
         before = _nature(connection, clone.oid)
         columns = _columns(connection, clone.oid)
-        held = _locks_elsewhere(connection, clone.schema)
+        held = _elsewhere(connection, clone.schema)
         head = sql.SQL("ALTER TABLE {} ").format(clone.identifier)
         try:
             with search_path_first(connection, clone.schema):
@@ -68,7 +69,7 @@ def run_create(script: Script, source: Table, schema: str, loaded: LoadedPlan) -
     connection = script.connection
     text = loaded.plan.create or ""
     path: Path = ("create",)
-    held = _locks_elsewhere(connection, schema)
+    held = _elsewhere(connection, schema)
     script.steps.append(Step(text, "none", "the new table, as the plan writes it"))
     # EXECUTE takes several statements, and refuses COMMIT (exec_stmt_dynexecute in pl_exec.c)
     block = sql.Literal(f"BEGIN EXECUTE {sql.Literal(text).as_string(connection)}; END")
@@ -155,16 +156,24 @@ def _refuse_using(
         )
 
 
-def _locks_elsewhere(connection: Connection, schema: str) -> set[tuple[int, str]]:
-    """Strong locks of this session on relations outside the schemas of ours."""
-    rows = connection.execute(_LOCKS, {"mine": [schema, schema + "_parents"]}).fetchall()
-    return {(oid, mode) for oid, mode in rows}
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """Relations outside the schemas of ours, by name, and this session's strong locks on them."""
+
+    names: dict[int, str]
+    locks: set[tuple[int, str]]
+
+
+def _elsewhere(connection: Connection, schema: str) -> _Elsewhere:
+    mine = {"mine": [schema, schema + "_parents"]}
+    names = dict(connection.execute(_OTHERS, mine).fetchall())
+    return _Elsewhere(names, set(connection.execute(_LOCKS).fetchall()))
 
 
 def _refuse_locks(
     connection: Connection,
     table: Relation,
-    held: set[tuple[int, str]],
+    before: _Elsewhere,
     loaded: LoadedPlan,
     path: Path,
 ) -> None:
@@ -172,7 +181,9 @@ def _refuse_locks(
 
     A foreign key may lock the table it references (SHARE ROW EXCLUSIVE); nothing else may.
     """
-    new = _locks_elsewhere(connection, table.schema) - held
+    after = _elsewhere(connection, table.schema)
+    names = before.names | after.names  # a relation that was dropped is only among the former
+    new = {(oid, mode) for oid, mode in after.locks - before.locks if oid in names}
     if not new:
         return
     referenced = {
@@ -187,9 +198,8 @@ def _refuse_locks(
     for oid, mode in sorted(new):
         if mode == "ShareRowExclusiveLock" and oid in referenced:
             continue
-        row = connection.execute("SELECT %s::oid::regclass::text", [oid]).fetchone()
         raise PlanError(
-            f"{path[0]}: this also acts on {row[0] if row else oid}, not on the new table only",
+            f"{path[0]}: this also acts on {names[oid]}, not on the new table only",
             place=loaded.place(*path),
             hint="Do that yourself, before or after the job.",
         )
@@ -236,13 +246,16 @@ FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdro
 """
 
 _LOCKS = """
-SELECT c.oid::int8, l.mode
+SELECT l.relation::int8, l.mode
 FROM pg_catalog.pg_locks l
-JOIN pg_catalog.pg_class c ON c.oid = l.relation
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
-  AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
+"""
+
+_OTHERS = """
+SELECT c.oid::int8, n.nspname || '.' || c.relname
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
   AND n.nspname <> ALL(%(mine)s)
 """

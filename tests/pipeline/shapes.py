@@ -91,7 +91,7 @@ class Writers:
                         else:
                             run(session, step)
                     self.acknowledged += 1
-        except BaseException as error:  # noqa: BLE001  # raised again by stop
+        except BaseException as error:  # raised again by stop
             self._failures.append(error)
 
 

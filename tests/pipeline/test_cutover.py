@@ -58,7 +58,10 @@ def test_after_the_last_attempt_the_job_is_ready_again_and_clients_saw_nothing(
     ready(database, connection)
     with psycopg.connect(database) as reader:
         reader.execute("SELECT count(*) FROM items")
-        with Tool(database, plan(attempts=2)) as tool, pytest.raises(NotNow, match="no cutover in 2 attempts"):
+        with (
+            Tool(database, plan(attempts=2)) as tool,
+            pytest.raises(NotNow, match="no cutover in 2 attempts"),
+        ):
             tool.finish()
         reader.rollback()
     assert type_of_id(connection) == "integer"
@@ -66,10 +69,14 @@ def test_after_the_last_attempt_the_job_is_ready_again_and_clients_saw_nothing(
     assert run_to_live(database, plan()).phase == Phase.LIVE
 
 
-def test_a_prepared_transaction_in_the_way_is_named(database: str, connection: psycopg.Connection) -> None:
+def test_a_prepared_transaction_in_the_way_is_named(
+    database: str, connection: psycopg.Connection
+) -> None:
     ready(database, connection)
     with psycopg.connect(database, autocommit=True) as other:
-        other.execute("BEGIN; UPDATE items SET amount = 7 WHERE id = 1; PREPARE TRANSACTION 'forgotten'")
+        other.execute(
+            "BEGIN; UPDATE items SET amount = 7 WHERE id = 1; PREPARE TRANSACTION 'forgotten'"
+        )
     with Tool(database, plan(attempts=50)) as tool:
         assert "forgotten" in tool.wait_for("cutover not yet")["why"]
         connection.execute("COMMIT PREPARED 'forgotten'")
@@ -77,7 +84,9 @@ def test_a_prepared_transaction_in_the_way_is_named(database: str, connection: p
     assert connection.execute("SELECT amount FROM items WHERE id = 1").fetchone() == (7,)
 
 
-def test_a_snapshot_from_before_the_copy_is_waited_for(database: str, connection: psycopg.Connection) -> None:
+def test_a_snapshot_from_before_the_copy_is_waited_for(
+    database: str, connection: psycopg.Connection
+) -> None:
     """It would find the new table empty, whatever table it has read before."""
     seed(connection, 500)
     connection.execute("CREATE TABLE elsewhere (n int)")
@@ -105,7 +114,9 @@ def test_defaults_of_the_role_do_not_reach_our_sessions(
         ("idle_in_transaction_session_timeout", "1ms"),
     ):
         connection.execute(
-            sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
+            sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                name, sql.Identifier(setting), sql.Literal(value)
+            )
         )
     try:
         with Tool(database, plan(), hold="cutover entered") as tool:
@@ -144,10 +155,14 @@ def vacuumed(connection: psycopg.Connection) -> bool:
     return row == (True,)
 
 
-def test_the_retired_table_refuses_writes_and_keeps_its_rows(database: str, connection: psycopg.Connection) -> None:
+def test_the_retired_table_refuses_writes_and_keeps_its_rows(
+    database: str, connection: psycopg.Connection
+) -> None:
     ready(database, connection, rows=100)
     run_to_live(database, plan())
-    assert connection.execute("SELECT count(*) FROM restructure_items_retired.items").fetchone() == (100,)
+    assert connection.execute(
+        "SELECT count(*) FROM restructure_items_retired.items"
+    ).fetchone() == (100,)
     for statement in (
         "INSERT INTO restructure_items_retired.items (id, amount) VALUES (-5, 1)",
         "UPDATE restructure_items_retired.items SET amount = 1",
@@ -156,7 +171,9 @@ def test_the_retired_table_refuses_writes_and_keeps_its_rows(database: str, conn
     ):
         with pytest.raises(psycopg.Error, match="items"):
             connection.execute(statement)  # type: ignore[call-overload]
-    assert connection.execute("SELECT count(*) FROM restructure_items_retired.items").fetchone() == (100,)
+    assert connection.execute(
+        "SELECT count(*) FROM restructure_items_retired.items"
+    ).fetchone() == (100,)
 
 
 def test_a_statement_that_waited_for_the_swap_writes_to_the_new_table(
@@ -171,8 +188,13 @@ def test_a_statement_that_waited_for_the_swap_writes_to_the_new_table(
             number = 0
             while not done.is_set():
                 number += 1
-                client.execute("INSERT INTO items (id, code, amount) VALUES (%s, %s, 1)", (-number, f"w{number}"))
-            client.execute("INSERT INTO items (id, code, amount) VALUES (-1000000, %s, %s)", ("count", number))
+                client.execute(
+                    "INSERT INTO items (id, code, amount) VALUES (%s, %s, 1)",
+                    (-number, f"w{number}"),
+                )
+            client.execute(
+                "INSERT INTO items (id, code, amount) VALUES (-1000000, %s, %s)", ("count", number)
+            )
 
     client = threading.Thread(target=write)
     client.start()
@@ -184,7 +206,10 @@ def test_a_statement_that_waited_for_the_swap_writes_to_the_new_table(
     assert job.phase == Phase.LIVE
     written = connection.execute("SELECT amount FROM items WHERE id = -1000000").fetchone()
     assert written is not None
-    assert connection.execute("SELECT count(*) FROM items WHERE id BETWEEN -999999 AND -1").fetchone() == written
+    assert (
+        connection.execute("SELECT count(*) FROM items WHERE id BETWEEN -999999 AND -1").fetchone()
+        == written
+    )
 
 
 def test_terminate_blockers_ends_who_holds_the_lock_after_some_tries(
@@ -193,7 +218,9 @@ def test_terminate_blockers_ends_who_holds_the_lock_after_some_tries(
     ready(database, connection)
     with psycopg.connect(database) as reader:
         reader.execute("SELECT count(*) FROM items")
-        forceful = PLAN.format(name="items") + "cutover: {lock_timeout: 100ms, terminate_blockers: true}\n"
+        forceful = (
+            PLAN.format(name="items") + "cutover: {lock_timeout: 100ms, terminate_blockers: true}\n"
+        )
         with Tool(database, forceful) as tool:
             assert tool.finish().phase == Phase.LIVE
             assert "terminated" in tool.happened

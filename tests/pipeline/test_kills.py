@@ -70,7 +70,9 @@ def phase_of(session: psycopg.Connection, name: str) -> str | None:
     exists = session.execute("SELECT to_regclass('restructure.job') IS NOT NULL").fetchone()
     if exists != (True,):
         return None
-    row = session.execute("SELECT phase FROM restructure.job WHERE name = %s ORDER BY id DESC LIMIT 1", (name,)).fetchone()
+    row = session.execute(
+        "SELECT phase FROM restructure.job WHERE name = %s ORDER BY id DESC LIMIT 1", (name,)
+    ).fetchone()
     return str(row[0]) if row else None
 
 
@@ -82,7 +84,9 @@ def test_a_kill_at_every_moment_of_one_job(
     plan = plan_file(tmp_path, "items")
     with Workload(database, ROWS) as load:
         for moment in MOMENTS:
-            code, stderr = finished(command(database, "run", plan, "--cutover", failpoint=f"{moment}=kill"))
+            code, stderr = finished(
+                command(database, "run", plan, "--cutover", failpoint=f"{moment}=kill")
+            )
             assert code == -9, f"{moment} was not reached: {stderr}"
         code, stderr = finished(command(database, "run", plan, "--cutover"))
         assert code == 0, stderr
@@ -144,7 +148,9 @@ def test_kills_at_random_moments_of_many_jobs(
             else:
                 assert code == 0, stderr
                 job += 1
-        code, stderr = finished(command(database, "run", plan_file(tmp_path, f"items-{job}", shapes(job)), "--cutover"))
+        code, stderr = finished(
+            command(database, "run", plan_file(tmp_path, f"items-{job}", shapes(job)), "--cutover")
+        )
         assert code == 0, stderr
         load.wait_for_writes(20)
         load.stop()

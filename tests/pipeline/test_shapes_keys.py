@@ -111,7 +111,7 @@ def test_a_key_of_any_type(database: str, connection: psycopg.Connection, kind: 
     type_sql, value, other = KINDS[kind]
     run(
         connection,
-        f"""
+        """
         CREATE DOMAIN code AS text NOT NULL CHECK (VALUE <> '');
         CREATE DOMAIN short_code AS code CHECK (length(VALUE) < 200);
         CREATE TYPE pair AS (a int, b int);

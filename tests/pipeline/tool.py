@@ -119,7 +119,7 @@ class Tool:
     def _run(self) -> None:
         try:
             self.job = self._runner.run(self._loaded, self._wish)
-        except BaseException as error:  # noqa: BLE001  # raised again by finish
+        except BaseException as error:  # raised again by finish
             self.error = error
 
 
