@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -184,7 +186,10 @@ def test_where_is_held_to_the_same(example: psycopg.Connection, where: str, word
 
 
 def test_a_reverse_expression_is_checked_over_the_new_row(example: psycopg.Connection) -> None:
-    changed = {"alter": ["ADD cents bigint", "DROP amount"], "columns": {"cents": "amount * 100"}}
+    changed: dict[str, Any] = {
+        "alter": ["ADD cents bigint", "DROP amount"],
+        "columns": {"cents": "amount * 100"},
+    }
     build(example, plan(**changed, reverse={"amount": "cents / 100.0"}))
     example.execute("DROP SCHEMA restructure_job CASCADE")
     for text, words in {

@@ -174,10 +174,14 @@ def test_a_deaf_network_is_given_up(
 
 
 def test_a_reader_left_behind_by_ourselves_is_ended(
-    connection: psycopg.Connection, watched: Watched, make: Make
+    connection: psycopg.Connection,
+    watched: Watched,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A process was killed and its half-open session still holds the slot."""
-    left, fresh = make(), make()
+    monkeypatch.setattr(reader, "PATIENCE", 5.0)
+    left, fresh = make(sender_timeout=600), make()
     position = left.prepare(watched)
     left.open(watched, position)
     wanted = _insert(connection, 1, 3)

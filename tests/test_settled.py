@@ -131,6 +131,7 @@ def test_old_snapshots_are_those_that_miss_a_transaction(
         late.execute("SELECT 1")
         idle = stack.enter_context(psycopg.connect(database))
         idle.execute("SELECT 1")
+        _xid(session)
         pids = [holder.pid for holder in old_snapshots(session, xid)]
         assert pids == [reader.info.backend_pid]
         assert "report" in str(old_snapshots(session, xid)[0])

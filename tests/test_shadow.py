@@ -6,9 +6,11 @@ import re
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from restructure.errors import NotNow, OperatorNeeded, PlanError, UsageError
 from restructure.model.names import Names
+from restructure.plan.load import parse_plan
 from restructure.postgres.script import Script
 from restructure.shape.shadow import Shadow, build_shadow, drop_shadow
 from restructure.shape.starter import starter_plan
@@ -199,9 +201,8 @@ def test_a_tablespace_is_kept(connection: psycopg.Connection) -> None:
             [SCHEMA],
         ).fetchall()
         half = ["fillfactor=50"]
-        assert rows == [("i", name, half), ("t", name, None), ("t_pkey", name, None)] + [
-            ("u", name, half)
-        ]
+        plain = [("t", name, None), ("t_pkey", name, None)]
+        assert rows == [("i", name, half), *plain, ("u", name, half)]
     finally:
         connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; DROP TABLE IF EXISTS t")
         connection.execute(f"DROP TABLESPACE {name}")
@@ -275,12 +276,14 @@ def test_constraints_of_18_are_kept(connection: psycopg.Connection) -> None:
 
 TREE = """
 CREATE TABLE customers (id int PRIMARY KEY);
-CREATE TABLE t (id int, at date, v varchar(30) COLLATE "C", customer int NOT NULL
-    REFERENCES customers, PRIMARY KEY (id, at), CONSTRAINT c CHECK (id > 0)) PARTITION BY RANGE (at);
+CREATE TABLE t (id int, at date, v varchar(30) COLLATE "C",
+    customer int NOT NULL REFERENCES customers, PRIMARY KEY (id, at), CONSTRAINT c CHECK (id > 0))
+    PARTITION BY RANGE (at);
 CREATE TABLE "Ünten" PARTITION OF t FOR VALUES FROM ('2020-01-01') TO ('2030-01-01')
     PARTITION BY RANGE (at);
 CREATE TABLE leaf (v varchar(30) COLLATE "C", junk int, id int NOT NULL, at date NOT NULL,
-    customer int NOT NULL DEFAULT 7, CONSTRAINT mine CHECK (id < 1000), CONSTRAINT c CHECK (id > 0));
+    customer int NOT NULL DEFAULT 7,
+    CONSTRAINT mine CHECK (id < 1000), CONSTRAINT c CHECK (id > 0));
 ALTER TABLE leaf DROP COLUMN junk;
 ALTER TABLE "Ünten" ATTACH PARTITION leaf FOR VALUES FROM ('2020-01-01') TO ('2025-01-01');
 CREATE TABLE rest PARTITION OF t DEFAULT WITH (fillfactor = 50);
@@ -333,8 +336,9 @@ def test_a_plain_table_becomes_a_partitioned_one(connection: psycopg.Connection)
         "CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL, customer int)"
     )
     ddl = """
-        CREATE TABLE t (id bigint, at timestamptz, customer int CONSTRAINT buyer REFERENCES customers,
-                        PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE t (id bigint, at timestamptz,
+                        customer int CONSTRAINT buyer REFERENCES customers, PRIMARY KEY (id, at))
+            PARTITION BY RANGE (at);
         CREATE TABLE t_2026 PARTITION OF t FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')
             PARTITION BY HASH (id);
         CREATE TABLE t_2026_a PARTITION OF t_2026 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
@@ -388,7 +392,6 @@ ALTER_REFUSED = {
     "an odd type": ("ADD x int[](", "syntax error", "3:"),
     "a taken index": ("ADD CONSTRAINT t_pkey UNIQUE (note)", "already exists", "3:"),
     "a taken name": ("ADD CONSTRAINT other UNIQUE (note)", "name conflict", "3:"),
-    "a taken type": ("ADD CONSTRAINT mood UNIQUE (note)", None, ""),
     "a view in the way": ("ALTER nosuch TYPE int", "does not exist", "3:"),
     "no cast": ("ALTER note TYPE date", "cannot be cast automatically", "3:"),
     "USING": ("ALTER note TYPE int USING length(note)", "belongs under columns", "3:"),
@@ -405,12 +408,12 @@ def simple(connection: psycopg.Connection) -> psycopg.Connection:
     return connection
 
 
-@pytest.mark.parametrize("case", [case for case, row in ALTER_REFUSED.items() if row[1]])
+@pytest.mark.parametrize("case", ALTER_REFUSED)
 def test_a_clause_is_refused_at_its_line(simple: psycopg.Connection, case: str) -> None:
     clause, words, place = ALTER_REFUSED[case]
     simple.execute("DROP ROLE IF EXISTS somebody; CREATE ROLE somebody")
     said = refusal(simple, plan(alter=["ADD first int", clause]))
-    assert any(word in said for word in (words or "").split("|")), said
+    assert any(word in said for word in words.split("|")), said
     assert said.startswith(f"p.yaml:{place}")
 
 
@@ -504,8 +507,6 @@ def test_ddl_is_refused(simple: psycopg.Connection, case: str) -> None:
 
 
 def test_an_error_in_ddl_points_at_its_line(simple: psycopg.Connection) -> None:
-    from restructure.plan.load import parse_plan
-
     text = "name: job\ntable: t\ncreate: |\n  CREATE TABLE t (\n    id int,\n    note frob\n  );\n"
     assert refusal(simple, parse_plan(text, "p.yaml")).startswith("p.yaml:6:10: create: ")
 
@@ -553,7 +554,7 @@ def test_a_script_shows_what_was_run(simple: psycopg.Connection) -> None:
         build_shadow(script, read_table(simple, "t"), loaded, Names.of(JOB))
         first = described(simple, f"{SCHEMA}.t")
     for step in script.steps:
-        simple.execute(step.text)  # type: ignore[call-overload]
+        simple.execute(step.text)
     assert described(simple, f"{SCHEMA}.t") == first
 
 
@@ -601,12 +602,8 @@ def test_an_old_invalid_index_is_not_cloned(simple: psycopg.Connection) -> None:
 def test_a_starter_plan_is_a_plan(
     connection: psycopg.Connection, name: str, clauses: list[str]
 ) -> None:
-    from psycopg import sql
-
-    from restructure.plan.load import parse_plan
-
     table = sql.Identifier(name).as_string()
-    connection.execute(f'CREATE TABLE {table} ("a: b\n#" int PRIMARY KEY, b text)')  # type: ignore[call-overload]
+    connection.execute(f'CREATE TABLE {table} ("a: b\n#" int PRIMARY KEY, b text)')
     source = read_table(connection, table)
     loaded = parse_plan(starter_plan(connection, source, clauses))
     assert loaded.plan.alter == tuple(clauses)
@@ -616,8 +613,6 @@ def test_a_starter_plan_is_a_plan(
 
 
 def test_a_starter_plan_is_right_in_its_comments_too(simple: psycopg.Connection) -> None:
-    from restructure.plan.load import parse_plan
-
     text = starter_plan(simple, read_table(simple, "t"), ["ADD id_text text"])
     uncommented = re.sub(
         r"(?m)^# (?=columns|reverse|where|copy|throttle|verify|cutover|  id(_text)?:)", "", text

@@ -15,7 +15,7 @@ _AND = sql.SQL(" AND ")
 _NEW = "restructure_new"
 _OLD = "restructure_old"
 
-SETTLED = sql.SQL("true")
+SETTLED = sql.SQL("pg_visible_in_snapshot(xid, pg_current_snapshot())")
 """True where the statement's own snapshot can see the transaction that dirtied the key.
 
 A commit is decoded as soon as its record is flushed, which is before it is visible (PostgreSQL,
@@ -65,7 +65,9 @@ class Transform:
         self._keys = _COMMA.join(spool.columns)
         self._numbers = range(1, len(mapping.filled) + 1)
         self._hashed = [
-            column for column, pair in zip(spool.columns, self._pairs(), strict=True) if pair.hashed
+            column
+            for column, pair in zip(spool.columns, self._pairs(), strict=True)
+            if pair.hashed
         ]
         self._where = (
             sql.SQL(" AND ({})").format(raw(mapping.where)) if mapping.where else sql.SQL("")

@@ -32,18 +32,23 @@ def apply_pending(work: Work) -> int:
 
 
 def apply_all(work: Work) -> int:
-    """Apply whatever is spooled and settled now; how many keys went."""
+    """Apply whatever is spooled and settled now; how many keys went.
+
+    What arrives meanwhile is left: under constant writes there would be no end to it.
+    """
+    waiting = work.spool.pending(work.state)
     total = 0
-    while gone := apply_pending(work):
+    while total < waiting and (gone := apply_pending(work)):
         total += gone
         work.control.checkpoint()
     return total
 
 
 def _follow(work: Work) -> None:
+    """Few keys left is enough: clients that never rest would always leave some."""
     while True:
         work.control.checkpoint()
-        if apply_pending(work):
+        if apply_pending(work) > FEW_KEYS:
             continue
         work.fence()
         if work.spool.pending(work.state) <= FEW_KEYS:

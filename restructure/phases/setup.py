@@ -51,6 +51,7 @@ def _pass_barrier(work: Work, oids: list[int]) -> None:
 
     def waiting(holders: Sequence[Holder]) -> None:
         work.control.check()
+        failpoint("setup.waiting")
         if not told:
             told.append(name_holders(holders))
             work.tell("waiting for writers", who=told[0])

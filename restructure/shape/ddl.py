@@ -69,7 +69,7 @@ def run_create(script: Script, source: Table, schema: str, loaded: LoadedPlan) -
     connection = script.connection
     text = loaded.plan.create or ""
     path: Path = ("create",)
-    held = _elsewhere(connection, schema)
+    held = _elsewhere(connection, schema, every=True)
     script.steps.append(Step(text, "none", "the new table, as the plan writes it"))
     # EXECUTE takes several statements, and refuses COMMIT (exec_stmt_dynexecute in pl_exec.c)
     block = sql.Literal(f"BEGIN EXECUTE {sql.Literal(text).as_string(connection)}; END")
@@ -164,9 +164,11 @@ class _Elsewhere:
     locks: set[tuple[int, str]]
 
 
-def _elsewhere(connection: Connection, schema: str) -> _Elsewhere:
-    mine = {"mine": [schema, schema + "_parents"]}
-    names = dict(connection.execute(_OTHERS, mine).fetchall())
+def _elsewhere(connection: Connection, schema: str, *, every: bool = False) -> _Elsewhere:
+    """With ``every``, name all relations, so that one that is dropped can be named still."""
+    which = {"mine": [schema, schema + "_parents"], "every": every}
+    rows = connection.execute(_OTHERS, which).fetchall()
+    names: dict[int, str] = {oid: name for oid, name in rows}
     return _Elsewhere(names, set(connection.execute(_LOCKS).fetchall()))
 
 
@@ -258,4 +260,6 @@ SELECT c.oid::int8, n.nspname || '.' || c.relname
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
   AND n.nspname <> ALL(%(mine)s)
+  AND (%(every)s OR c.oid IN (SELECT l.relation FROM pg_catalog.pg_locks l
+                              WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'))
 """

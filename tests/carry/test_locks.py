@@ -8,8 +8,10 @@ import time
 import psycopg
 import pytest
 
-from restructure.postgres.locks import CONFLICTS, blockers, waiting_on
+from restructure.postgres.locks import CONFLICTS, Mode, blockers, waiting_on
 from tests.carry.build import relation
+
+_STRONGEST: Mode = "ACCESS EXCLUSIVE"
 
 
 def waiting(connection: psycopg.Connection, pid: int) -> None:
@@ -133,3 +135,32 @@ def test_a_session_that_waits_for_a_row_of_a_prepared_transaction_is_told_its_gi
 
         connection.execute(f"ROLLBACK PREPARED '{gid}'")
         thread.join()
+
+
+def test_a_parallel_query_is_one_blocker_and_not_one_for_each_worker(
+    database: str, connection: psycopg.Connection, pg_version: int
+) -> None:
+    connection.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
+    setting = "debug_parallel_query" if pg_version >= 16 else "force_parallel_mode"
+    with psycopg.connect(database, autocommit=True) as reader:
+        reader.execute(f"SET {setting} = on")
+        pid = reader.info.backend_pid
+
+        def read() -> None:
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                reader.execute("SELECT id FROM t WHERE pg_sleep(600) IS NOT NULL")
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        holders: list[tuple[int]] = []
+        deadline = time.monotonic() + 30
+        while len(holders) < 2 and time.monotonic() < deadline:
+            holders = connection.execute(
+                "SELECT DISTINCT pid FROM pg_locks WHERE relation = 't'::regclass"
+            ).fetchall()
+        found = [b.pid for b in blockers(connection, [relation(connection, "t").oid], _STRONGEST)]
+        reader.cancel()
+        thread.join()
+
+    assert len(holders) == 2
+    assert found == [pid]

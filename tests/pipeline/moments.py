@@ -73,6 +73,33 @@ class Gate:
         assert self._opened.wait(PATIENCE), f"nobody opened {self._name}"
 
 
+class Passings:
+    """Counts who passes the failpoint ``name``: a way to know that the tool has had its turn."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.count = 0
+
+    def __enter__(self) -> Passings:
+        failpoint.here[self._name] = self._pass
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del failpoint.here[self._name]
+
+    def wait_for(self, more: int) -> None:
+        goal = self.count + more
+        eventually(lambda: self.count >= goal, f"{self._name} was passed {more} times")
+
+    def _pass(self) -> None:
+        self.count += 1
+
+
 @contextlib.contextmanager
 def settings(dsn: str, **changes: str) -> Iterator[None]:
     """The server's configuration changed for a while, seen by new sessions and by ``dsn``'s."""

@@ -50,8 +50,8 @@ FROM (SELECT t.seqmin AS low, t.seqmax AS high, t.seqincrement > 0 AS upward,
                   ELSE LEAST(old.next, new.next) END AS exact
       FROM (SELECT CASE WHEN is_called THEN last_value + seqincrement::numeric
                         ELSE last_value END AS next,
-                   CASE WHEN is_called THEN seqincrement::numeric * seqcache * {blocks}
-                        ELSE 0 END AS block,
+                   seqincrement::numeric * seqcache
+                     * pg_catalog.current_setting('max_connections')::int4 AS block,
                    sign(seqincrement) AS direction
             FROM {giver}, pg_catalog.pg_sequence WHERE seqrelid = {giver_name}::regclass) AS old,
            (SELECT CASE WHEN is_called THEN last_value + seqincrement::numeric
@@ -64,13 +64,10 @@ FROM (SELECT t.seqmin AS low, t.seqmax AS high, t.seqincrement > 0 AS upward,
 
 In numeric, for a bigint may overflow at the end of its range. Where nothing is left, the new one
 is put at its limit as called, so that nextval says so (or begins anew, under CYCLE).
-"""
 
-SAFETY_BLOCKS = 1
-"""How many blocks (increment x cache) an identity jumps ahead at the swap.
-
-The old sequence is read under ACCESS EXCLUSIVE, where its last_value covers every value that
-any session was given or has cached, so even none would do; one is for luck.
+The jump: moving the old table locks its sequence, and a session that calls nextval meanwhile has
+looked up the old one already: when it goes on after the commit it draws one more block (increment
+x cache) from there. There can be max_connections such sessions.
 """
 
 
@@ -183,7 +180,6 @@ def _take_over(connection: Connection, giver: Relation, taker: Relation) -> Step
         taker=taker.identifier,
         giver_name=sql.Literal(giver.identifier.as_string(connection)),
         taker_name=sql.Literal(taker.identifier.as_string(connection)),
-        blocks=sql.Literal(SAFETY_BLOCKS),
     )
     return Step.of(
         connection,
