@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import tempfile
@@ -13,9 +12,7 @@ from statistics import median
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from psycopg.conninfo import conninfo_to_dict
-
-from benchmarks.place import Place
+from benchmarks.place import Place, environment
 
 _KEY = "\\set id random(1, {rows})\n\\set other random(1, 100000)\n"
 
@@ -79,7 +76,9 @@ class Clients:
             script = self._path / f"{name}.sql"
             script.write_text(_KEY.format(rows=place.rows) + statements + "\n")
             self._command += ["-f", f"{script}@{weight}"]
-        self._environment = _libpq(dsn, synchronous=synchronous)
+        self._environment = environment(dsn)
+        if not synchronous:
+            self._environment["PGOPTIONS"] = "-c synchronous_commit=off"
         self.waits: list[Wait] = []
         self.failed = 0
         self.output = ""
@@ -157,13 +156,3 @@ def work_for(clients: Clients, seconds: float) -> tuple[float, float]:
     began = time.time()
     time.sleep(seconds)
     return began, time.time()
-
-
-def _libpq(dsn: str, *, synchronous: bool) -> dict[str, str]:
-    words = conninfo_to_dict(dsn)
-    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER"}
-    names |= {"password": "PGPASSWORD", "dbname": "PGDATABASE"}
-    chosen = {variable: str(words[name]) for name, variable in names.items()}
-    if not synchronous:
-        chosen["PGOPTIONS"] = "-c synchronous_commit=off"
-    return {**os.environ, **chosen}

@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks import orders
 from benchmarks.clients import Clients, work_for
-from benchmarks.place import Place
+from benchmarks.place import Place, environment
 from benchmarks.tool import History, Tool, read_history
 
 T = TypeVar("T")
@@ -92,12 +92,10 @@ def repack(place: Place, *, rate: int) -> Round:
     """pg_repack, which rewrites the same table and its indexes but changes no type."""
 
     def act(dsn: str) -> tuple[float, float]:
-        words = psycopg.conninfo.conninfo_to_dict(dsn)
-        connection = ["-h", words["host"], "-p", words["port"], "-U", words["user"]]
         began = time.time()
         subprocess.run(
-            [place.program("pg_repack"), *connection, "-d", words["dbname"], "-t", orders.TABLE],
-            env={"PGPASSWORD": str(words["password"])},
+            [place.program("pg_repack"), "-t", orders.TABLE],
+            env=environment(dsn),
             capture_output=True,
             check=True,
         )

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 
 from benchmarks import orders
-from benchmarks.backlog import CHANGES, KINDS, Kind
-from benchmarks.place import Place
+from benchmarks.backlog import CHANGES, KINDS
+from benchmarks.place import Place, environment
 from benchmarks.results import Goal, Line, Outcome, side_by_side
 from benchmarks.sizes import Sizes
 from connectors.pgoutput import PgoutputStream, open_stream
@@ -98,7 +98,6 @@ def _ours(stream: PgoutputStream, follow: Watched, start: str, sizes: Sizes) -> 
 
 
 def _recvlogical(place: Place, names: Names, end: str) -> float:
-    words = psycopg.conninfo.conninfo_to_dict(place.dsn("decoding"))
     options = {
         "proto_version": "2",
         "publication_names": names.publication,
@@ -107,10 +106,9 @@ def _recvlogical(place: Place, names: Names, end: str) -> float:
         "streaming": "on",
     }
     command = [str(place.program("pg_recvlogical")), "--start", "--no-loop", "--file=/dev/null"]
-    command += ["-h", words["host"], "-p", words["port"], "-U", words["user"]]
-    command += ["-d", words["dbname"], "--slot", _COPY, "--endpos", end]
+    command += ["-d", "decoding", "--slot", _COPY, "--endpos", end]
     for name, value in options.items():
         command += ["-o", f"{name}={value}"]
     began = time.monotonic()
-    subprocess.run(command, env={"PGPASSWORD": str(words["password"])}, check=True)
+    subprocess.run(command, env=environment(place.dsn("decoding")), check=True)
     return time.monotonic() - began

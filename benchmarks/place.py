@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks import orders
 from restructure.demo.server import Server
@@ -32,6 +33,14 @@ def settings() -> dict[str, str]:
         "wal_level": "logical",
         "max_connections": "100",
     }
+
+
+def environment(dsn: str) -> dict[str, str]:
+    """The environment in which libpq's programs go where the DSN leads."""
+    words = conninfo_to_dict(dsn)
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER"}
+    names |= {"password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    return {**os.environ, **{names[word]: str(words[word]) for word in names}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -142,7 +143,7 @@ class History:
         marks = [name for name in _PHASES if name in self.entered]
         return {
             name: round(self.entered[following] - self.entered[name], 3)
-            for name, following in zip(marks, marks[1:], strict=False)
+            for name, following in itertools.pairwise(marks)
         }
 
     def as_json(self) -> dict[str, Any]:

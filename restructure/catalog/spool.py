@@ -117,6 +117,15 @@ class Spool:
         ).fetchone()
         return int(row[0]) if row else 0
 
+    def refusals(self, connection: Connection) -> list[str]:
+        """Why rows are in quarantine, the most frequent reasons first; three at most."""
+        rows = connection.execute(
+            sql.SQL("SELECT reason FROM {} GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 3").format(
+                self.quarantine
+            )
+        ).fetchall()
+        return [str(row[0]) for row in rows]
+
     def retry_quarantined(self, connection: Connection) -> int:
         """Mark every quarantined key dirty again, in one transaction of its own.
 

@@ -176,7 +176,7 @@ class Applier:
                 ).format(settled=SETTLED, spool=spool),
                 {"copy": self._copy_snapshot, "id": window.truncation},
             ).fetchone()
-            if row is None:
+            if row is None or not row[0]:
                 return None
             if not row[1]:
                 empty(session, self.transform, row[2])

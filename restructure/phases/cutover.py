@@ -101,6 +101,7 @@ def _attempt(work: Work, guard: Guard) -> Held:
         )
         last_keys.warm_up()
         apply_all(work)
+        failpoint("cutover.prepared")
         session.autocommit = False
         xid = _begin(work, session)
         asked = time.monotonic()

@@ -24,7 +24,8 @@ def _obstacles(work: Work, bulk_xid: int | None) -> Iterator[str]:
     work.spool.retry_quarantined(work.state)
     apply_all(work)
     if quarantined := work.spool.quarantined(work.state):
-        yield f"{quarantined} rows are refused by the new shape (restructure status {work.job.name} says why)"
+        why = ", ".join(work.spool.refusals(work.state))
+        yield f"{quarantined} rows are refused by the new shape: {why} (restructure status {work.job.name} lists them)"
     if work.control.throttled:
         yield work.control.throttled
     oids = [member.oid for member in (work.source.relation, *work.source.leaves)]

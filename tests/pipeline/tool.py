@@ -89,10 +89,10 @@ class Tool:
             assert time.monotonic() < deadline, f"waited in vain; {self.events[-5:]}"
             time.sleep(0.01)
 
-    def finish(self) -> Job:
+    def finish(self, patience: float = PATIENCE) -> Job:
         """Wait for the end; raise what the tool raised."""
         self._go.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(patience)
         assert not self._thread.is_alive(), f"the tool did not end: {self.events[-5:]}"
         if self.error is not None:
             raise self.error
