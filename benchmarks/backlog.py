@@ -117,14 +117,7 @@ class Arena:
             )
             took = time.monotonic() - began
             look.execute("ALTER SUBSCRIPTION bench DISABLE")
-            _wait(
-                lambda: _true(
-                    look,
-                    sql.SQL(
-                        "SELECT NOT active FROM pg_replication_slots WHERE slot_name = {}"
-                    ).format(sql.Literal(_SLOT)),
-                )
-            )
+            wait_until_free(look, _SLOT)
         return took
 
 
@@ -137,7 +130,7 @@ def run(place: Place, sizes: Sizes) -> Outcome:
         for kind in KINDS:
             ours: list[float] = []
             native: dict[str, list[float]] = {mode: [] for mode in kind.modes}
-            waits: list[dict[str, dict[str, int]]] = []
+            waits: list[dict[str, Any]] = []
             for number in range((sizes.rounds or 3) * len(kind.modes)):
                 mode = kind.modes[number % len(kind.modes)]
                 mark = arena.build_up(kind, sizes.changes)
@@ -185,12 +178,11 @@ def _arena(place: Place) -> Iterator[Arena]:
     ):
         session.execute(CHANGES)
         session.execute("SET synchronous_commit = off")
-        session.execute(f"CREATE PUBLICATION {_PUBLICATION} FOR TABLE orders".encode())
         with Tool(source) as tool:
             tool.finish()
-        session.execute(
-            "SELECT pg_copy_logical_replication_slot(%s, %s)", (Names.of(orders.JOB).slot, _SLOT)
-        )
+        # after the job is made, which refuses a table in other publications; publication before slot
+        session.execute(f"CREATE PUBLICATION {_PUBLICATION} FOR TABLE orders".encode())
+        session.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (_SLOT,))
         with psycopg.connect(target, autocommit=True) as there:
             there.execute(
                 sql.SQL(
@@ -204,6 +196,12 @@ def _arena(place: Place) -> Iterator[Arena]:
                 there.execute("ALTER SUBSCRIPTION bench DISABLE")
                 there.execute("ALTER SUBSCRIPTION bench SET (slot_name = NONE)")
                 there.execute("DROP SUBSCRIPTION bench")
+
+
+def wait_until_free(session: psycopg.Connection, slot: str) -> None:
+    """A reader that was told to go needs a moment."""
+    free = sql.SQL("SELECT NOT active FROM pg_replication_slots WHERE slot_name = {}")
+    _wait(lambda: _true(session, free.format(sql.Literal(slot))))
 
 
 def _true(session: psycopg.Connection, query: sql.Composed) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from benchmarks import orders
-from benchmarks.backlog import CHANGES, KINDS
+from benchmarks.backlog import CHANGES, KINDS, wait_until_free
 from benchmarks.place import Place, environment
 from benchmarks.results import Goal, Line, Outcome, side_by_side
 from benchmarks.sizes import Sizes
@@ -66,7 +66,6 @@ def _pairs(
     dsn = place.dsn("decoding")
     row = session.execute("SELECT pg_logical_emit_message(true, 'bench', '')::text").fetchone()
     assert row is not None
-    session.execute("SELECT pg_switch_wal()")
     pairs = []
     for number in range(sizes.rounds or 3):
         sides: dict[str, float] = {}
@@ -77,6 +76,7 @@ def _pairs(
                 sides[side] = _ours(open_stream(dsn, copied, _OPTIONS), follow, start, sizes)
             else:
                 sides[side] = _recvlogical(place, names, row[0])
+            wait_until_free(session, _COPY)
             session.execute("SELECT pg_drop_replication_slot(%s)", (_COPY,))
         pairs.append((sides["ours"], sides["recv"]))
     return pairs

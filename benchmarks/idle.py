@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import psycopg
 
@@ -22,7 +23,7 @@ def run(place: Place, sizes: Sizes) -> Outcome:
     alters: list[float] = []
     peaks: list[float] = []
     walls: list[float] = []
-    waits: list[dict[str, dict[str, int]]] = []
+    waits: list[dict[str, Any]] = []
 
     def ours() -> None:
         with place.copy("idle_ours") as dsn:

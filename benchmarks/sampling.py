@@ -1,24 +1,39 @@
-"""Where the time goes: what our sessions are seen waiting for, looked at again and again."""
+"""Where the time goes: what our sessions wait for, and what processor time each has used."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
 
 import psycopg
 
 _EVERY = 0.05
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+_SESSIONS = """
+SELECT pid, application_name || CASE WHEN backend_type = 'parallel worker' THEN ' (parallel)' ELSE '' END,
+       coalesce(wait_event_type || ':' || wait_event, 'CPU'),
+       state = 'active' OR backend_type = 'parallel worker'
+  FROM pg_stat_activity WHERE application_name LIKE 'restructure %'
+"""
 
 
 class WaitSampler:
-    """Counts, for each session of the tool, its wait events; "CPU" where it waits for nothing.
+    """Looks at the tool's sessions many times a second.
 
-    Costs a little itself, so runs whose time counts go without.
+    Wait events are counted where a session is active ("CPU" where it waits for nothing). Seconds
+    of processor time are exact, but for what a session used after it was last seen. It costs a
+    little itself, so runs whose time counts go without.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, process: int) -> None:
         self._dsn = dsn
+        self._process = process
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._used: dict[tuple[str, int], float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -31,20 +46,28 @@ class WaitSampler:
             self._thread.join()
 
     @property
-    def seen(self) -> dict[str, dict[str, int]]:
-        return {role: dict(counts.most_common()) for role, counts in self._counts.items()}
+    def seen(self) -> dict[str, Any]:
+        """Per session, by its name: samples by wait event, and ``cpu_s``."""
+        used: Counter[str] = Counter()
+        for (role, _), seconds in self._used.items():
+            used[role] += seconds  # type: ignore[assignment]  # a counter of seconds
+        return {
+            role: {"cpu_s": round(used[role], 2), **dict(self._counts[role].most_common())}
+            for role in sorted(used)
+        }
 
     def _run(self) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as session:
             while not self._stop.wait(_EVERY):
-                for role, event in session.execute(
-                    """
-                    SELECT a.application_name || CASE WHEN a.backend_type = 'parallel worker'
-                               THEN ' (parallel)' ELSE '' END,
-                           coalesce(a.wait_event_type || ':' || a.wait_event, 'CPU')
-                      FROM pg_stat_activity a
-                     WHERE a.application_name LIKE 'restructure %'
-                       AND (a.state = 'active' OR a.backend_type = 'parallel worker')
-                    """
-                ).fetchall():
-                    self._counts[role][event] += 1
+                self._note("the tool itself", self._process)
+                for pid, role, event, active in session.execute(_SESSIONS).fetchall():
+                    self._note(role, pid)
+                    if active:
+                        self._counts[role][event] += 1
+
+    def _note(self, role: str, pid: int) -> None:
+        try:
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return
+        self._used[role, pid] = (int(words[11]) + int(words[12])) / _TICKS

@@ -39,7 +39,8 @@ class Tool:
         self._words = words
         self._folder = tempfile.TemporaryDirectory()
         self._peak = 0.0
-        self._sampler = WaitSampler(dsn) if waits else None
+        self._waits = waits
+        self._sampler: WaitSampler | None = None
 
     def __enter__(self) -> Self:
         folder = Path(self._folder.name)
@@ -56,7 +57,8 @@ class Tool:
             )
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
-        if self._sampler is not None:
+        if self._waits:
+            self._sampler = WaitSampler(self.dsn, self._process.pid)
             self._sampler.start()
         return self
 
@@ -75,7 +77,7 @@ class Tool:
         return self._peak
 
     @property
-    def waits(self) -> dict[str, dict[str, int]]:
+    def waits(self) -> dict[str, Any]:
         """What our sessions were seen doing, where that was asked for."""
         return self._sampler.seen if self._sampler is not None else {}
 

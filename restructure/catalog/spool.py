@@ -19,6 +19,7 @@ from restructure.postgres.connect import Connection
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
+_EXACT = 100_000
 
 
 class Spool:
@@ -37,7 +38,7 @@ class Spool:
     def create(self, connection: Connection) -> None:
         """Make spool and quarantine anew, in the caller's transaction."""
         self.drop(connection)
-        bases = dict(
+        bases: dict[int, str] = dict(
             connection.execute(_BASE_TYPES, ([key.type_oid for key in self.key],)).fetchall()
         )
         typed = [
@@ -54,6 +55,8 @@ class Spool:
             sql.SQL(
                 "CREATE TABLE {} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, xid xid8 NOT NULL,"
                 " committed timestamptz, truncated oid, {})"
+                # a queue: vacuumed by its own traffic, whatever its size has been
+                " WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000)"
             ).format(self.table, sql.SQL(", ").join(typed))
         )
         connection.execute(
@@ -101,12 +104,26 @@ class Spool:
                         prefix, last = _origin(fields, origin) + _NULL, origin
                     yield prefix + key
 
-    def pending(self, connection: Connection, low: int = 0) -> int:
-        """Rows with an id above ``low``."""
+    def pending(self, connection: Connection) -> int:
+        """Rows in the spool: exact up to a hundred thousand, a close guess from the ids above that.
+
+        By the index: the heap is full of rows that were applied and not yet vacuumed.
+        """
+        return self.backlog(connection)[0]
+
+    def backlog(self, connection: Connection) -> tuple[int, float]:
+        """As :meth:`pending`, and the age in seconds of the oldest change that is known to be committed."""
         row = connection.execute(
-            sql.SQL("SELECT count(*) FROM {} WHERE id > %s").format(self.table), (low,)
+            sql.SQL(
+                "SELECT (SELECT count(*) FROM (SELECT FROM {0} ORDER BY id LIMIT {1}) AS first),"
+                " (SELECT max(id) FROM {0}) - (SELECT min(id) FROM {0}) + 1,"
+                " greatest(0, extract(epoch FROM clock_timestamp() - (SELECT min(committed) FROM"
+                " (SELECT committed FROM {0} ORDER BY id LIMIT 1000) AS head)))::float8"
+            ).format(self.table, sql.Literal(_EXACT))
         ).fetchone()
-        return int(row[0]) if row else 0
+        assert row is not None
+        count, spread, age = row
+        return (spread if count == _EXACT else count), age or 0.0
 
     def quarantined(self, connection: Connection) -> int:
         """Keys whose rows the new shape refuses."""
@@ -120,9 +137,9 @@ class Spool:
     def refusals(self, connection: Connection) -> list[str]:
         """Why rows are in quarantine, the most frequent reasons first; three at most."""
         rows = connection.execute(
-            sql.SQL("SELECT reason FROM {} GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 3").format(
-                self.quarantine
-            )
+            sql.SQL(
+                "SELECT reason FROM {} GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 3"
+            ).format(self.quarantine)
         ).fetchall()
         return [str(row[0]) for row in rows]
 

@@ -226,7 +226,8 @@ class LastKeys:
         """Apply; return how many spool rows that were. Raises NotNow where a row is in quarantine."""
         count, truncated, refused = self._one(self._look)
         if refused:
-            raise NotNow("a row is refused by the new shape")
+            why = ", ".join(self._transform.spool.refusals(self._session))
+            raise NotNow(f"a row is refused by the new shape: {why}")
         if count:
             for relation in truncated or ():
                 empty(self._session, self._transform, relation)

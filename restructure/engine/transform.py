@@ -65,9 +65,7 @@ class Transform:
         self._keys = _COMMA.join(spool.columns)
         self._numbers = range(1, len(mapping.filled) + 1)
         self._hashed = [
-            column
-            for column, pair in zip(spool.columns, self._pairs(), strict=True)
-            if pair.hashed
+            column for column, pair in zip(spool.columns, self._pairs(), strict=True) if pair.hashed
         ]
         self._where = (
             sql.SQL(" AND ({})").format(raw(mapping.where)) if mapping.where else sql.SQL("")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from psycopg import sql
-
 from restructure.catalog import job as jobs
 from restructure.catalog.job import LostToken
 from restructure.engine.drift import Guard, spare_clients
@@ -66,10 +64,9 @@ class Watch:
         if row.token != self._work.token:
             raise LostToken("another runner has taken the job over")
         control = self._work.control
-        if row.paused:
-            control.pause()
-        elif control.paused.is_set():
-            control.resume()
+        if row.paused != control.paused.is_set():
+            control.pause() if row.paused else control.resume()
+            self._work.listener(self._work.phase, "paused" if row.paused else "resumed", {})
         if row.request == "cutover":
             self._work.cutover_wanted = True
         elif row.request == "abort":
@@ -125,14 +122,7 @@ class Watch:
         work = self._work
         progress = work.progress
         spool = work.spool
-        row = connection.execute(
-            sql.SQL(
-                "SELECT count(*), greatest(0, extract(epoch FROM clock_timestamp() - min(committed)))::float8 FROM {}"
-            ).format(spool.table)
-        ).fetchone()
-        assert row is not None
-        progress.pending_keys = row[0]
-        progress.lag_seconds = row[1] or 0.0
+        progress.pending_keys, progress.lag_seconds = spool.backlog(connection)
         progress.lag_bytes = lag_bytes
         progress.slot_retained_bytes = retained
         progress.quarantined_keys = spool.quarantined(connection)

@@ -65,7 +65,7 @@ def run(work: Work, guard: Guard) -> None:
         try:
             found = obstacles(work, jobs.reload(work.state, work.job.id).bulk_xid)
         except NotNow:
-            work.advance(Phase.READY)
+            _give_up(work)
             raise
         if not found:
             try:
@@ -82,18 +82,27 @@ def run(work: Work, guard: Guard) -> None:
             _terminate_blockers(work)
         if attempt < limits.attempts:
             _rest(work, attempt)
-    work.advance(Phase.READY)
+    _give_up(work)
     raise NotNow(
         f"no cutover in {limits.attempts} attempts: {why}",
         hint=f"Nothing has changed for clients. Try again: restructure cutover {work.job.name}",
     )
 
 
+def _give_up(work: Work) -> None:
+    """Back to ready, and nobody's wish is left behind: the next run shall not cut over unasked."""
+    with work.state.transaction():
+        jobs.store(work.state, work.job.id, request=None)
+        work.advance(Phase.READY)
+
+
 def _attempt(work: Work, guard: Guard) -> Held:
     """One try. Raises NotNow where the lock is not had or the budget not kept."""
     shadow = work.made_shadow()
     carried = guard.check(work.state).soft
-    prepare_shadow(work.state, work.source, shadow, work.names)
+    prepare_shadow(
+        work.state, work.source, shadow, work.names, settings=work.plan.create is not None
+    )
     with work.connect("cutover") as session:
         swap = swap_steps(session, work.source, shadow, work.names)
         last_keys = LastKeys(

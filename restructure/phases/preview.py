@@ -112,7 +112,9 @@ def preview(connection: Connection, loaded: LoadedPlan, source: Table) -> Previe
         schema.ensure(connection)
         script = Script(connection)
         shadow = build_shadow(script, source, loaded, names)
-        prepared = prepare_shadow(connection, source, shadow, names)
+        prepared = prepare_shadow(
+            connection, source, shadow, names, settings=loaded.plan.create is not None
+        )
         swap = swap_steps(connection, source, shadow, names)
         composer = Composer(connection, loaded, source, names, shadow)
         steps = (

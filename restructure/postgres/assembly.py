@@ -94,10 +94,7 @@ class Assembly:
 
     def cut(self, position: str) -> Batch:
         """Take away everything received, labelled with ``position``, our position as text."""
-        if self._segments[-1].keys or self._segments[-1].truncations:
-            segments = self._segments
-        else:
-            segments = self._segments[:-1]
+        segments = [s for s in self._segments if s.keys or s.truncations]
         self._segments = [Segment()]
         self._keys = self._segments[0].keys
         self._earlier = 0

@@ -37,6 +37,14 @@ jit would compile for 300 ms what runs for 3, under the swap's lock.
 They travel in the start-up packet: a statement_timeout of the role could cut off a SET.
 """
 
+_FOR_GOOD = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+)
+"""What an English-speaking server says of a DSN that no second try makes right; libpq passes no SQLSTATE on."""
+
 _KEEPALIVE = {
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -69,6 +77,8 @@ def connect(dsn: str, *, job: str = "-", role: str = "main", autocommit: bool = 
             hint="Use postgresql://user@host:port/database or key=value words.",
         ) from error
     except psycopg.OperationalError as error:
+        if any(word in str(error) for word in _FOR_GOOD):
+            raise UsageError(f"cannot connect: {_first_line(error)}", hint=describe(dsn)) from error
         raise Retryable(f"cannot connect: {_first_line(error)}", hint=describe(dsn)) from error
     if connection.info.server_version >= 170000:
         connection.execute("SET transaction_timeout = 0")

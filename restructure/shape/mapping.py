@@ -16,6 +16,7 @@ from restructure.shape.casts import base_type_sql
 from restructure.shape.expressions import Expression, ExpressionReader, Target
 from restructure.shape.indexes import index_beginning_with
 from restructure.shape.keys import can_be_hashed, described, equality, holds, takes_no_null
+from restructure.shape.reverse import check_reverse
 from restructure.shape.table import Column, Table
 
 
@@ -112,7 +113,7 @@ class _Derivation:
         where = None
         if self._plan.where is not None:
             where = self._reader.condition(("where",), self._plan.where).sql
-        self._check_reverse()
+        check_reverse(self._connection, self._source, self._shadow, self._loaded)
         return Mapping(filled, key, where)
 
     def _names_must_exist(self) -> None:
@@ -284,24 +285,3 @@ class _Derivation:
     def _is_generated(self, name: str | None) -> bool:
         column = self._shadow.column(name) if name is not None else None
         return column is not None and bool(column.generated)
-
-    def _check_reverse(self) -> None:
-        if not self._plan.reverse:
-            return
-        reader = ExpressionReader(
-            self._connection,
-            self._loaded,
-            self._shadow.relation,
-            self._source.relation.name,
-            self._shadow.relation.schema,
-        )
-        for name, text in self._plan.reverse.items():
-            old = self._source.column(name)
-            assert old is not None
-            if old.generated:
-                raise PlanError(
-                    f"reverse: {name!r} is a generated column, which PostgreSQL fills itself",
-                    place=self._loaded.place("reverse", name),
-                )
-            target = Target(self._source.relation, name, old.type_oid, like=True)
-            reader.fill(("reverse", name), text, target)

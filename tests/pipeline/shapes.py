@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -39,7 +38,7 @@ def plan(table: str, *, alter: list[str] | None = None, **sections: object) -> s
 
 def run(session: Session, statement: str) -> None:
     """Run SQL that a test has written, percent signs and all."""
-    session.execute(sql.SQL(cast(LiteralString, statement)))
+    session.execute(sql.SQL(statement))
 
 
 class Writers:
@@ -135,7 +134,7 @@ def assert_transformed(
     after = f"SELECT ROW({_columns(session, table, new)})::text FROM {_new(session, table)}"
     for one, other, what in ((before, after, "missing"), (after, before, "of no old row")):
         statement = f"({one}) EXCEPT ALL ({other}) LIMIT 3"
-        wrong = session.execute(sql.SQL(cast(LiteralString, statement))).fetchall()
+        wrong = session.execute(sql.SQL(statement)).fetchall()
         assert not wrong, f"{what}: {str(wrong)[:2000]}"
 
 
@@ -156,7 +155,14 @@ def _columns(session: Session, table: str, columns: str) -> str:
     return ", ".join(name for (name,) in rows)
 
 
+def count(session: Session, query: str) -> int:
+    """The one number that a query returns."""
+    found = one(session, query)
+    assert isinstance(found, int)
+    return found
+
+
 def one(session: Session, query: str) -> object:
     """The one value that a query returns."""
-    row = session.execute(sql.SQL(cast(LiteralString, query))).fetchone()
+    row = session.execute(sql.SQL(query)).fetchone()
     return None if row is None else row[0]

@@ -61,7 +61,9 @@ def make(session: Session, tree: str, rows: int = 800) -> None:
 def leaves(session: Session) -> set[str]:
     return {
         str(name)
-        for (name,) in session.execute("SELECT relid::regclass::text FROM pg_partition_tree('t') WHERE isleaf").fetchall()
+        for (name,) in session.execute(
+            "SELECT relid::regclass::text FROM pg_partition_tree('t') WHERE isleaf"
+        ).fetchall()
     }
 
 
@@ -71,7 +73,11 @@ def test_a_partitioned_table_whose_rows_move_between_partitions(
 ) -> None:
     make(connection, TREES[tree])
     before = leaves(connection)
-    restructure(database, plan("t", alter=["ALTER v TYPE bigint", "ADD w int"], columns={"w": "v + 1"}), *STEPS)
+    restructure(
+        database,
+        plan("t", alter=["ALTER v TYPE bigint", "ADD w int"], columns={"w": "v + 1"}),
+        *STEPS,
+    )
     assert_transformed(connection, "t", "id, kind, v, v + 1")
     assert leaves(connection) == before
 
@@ -80,7 +86,9 @@ def test_leaves_whose_columns_stand_in_another_order(
     database: str, connection: psycopg.Connection
 ) -> None:
     """A partition that was attached has columns of its own numbering, some of them long dropped."""
-    make(connection, "PARTITION BY LIST (kind); CREATE TABLE a PARTITION OF t FOR VALUES IN ('a')", 0)
+    make(
+        connection, "PARTITION BY LIST (kind); CREATE TABLE a PARTITION OF t FOR VALUES IN ('a')", 0
+    )
     run(
         connection,
         """
@@ -106,7 +114,10 @@ def test_truncate_while_rows_are_copied(
         run(other, "LOCK TABLE ONLY rest IN ACCESS EXCLUSIVE MODE")
         tool.release()
         tool.until(lambda: one(connection, "SELECT count(*) FROM restructure.chunk") == 2)
-        run(other, f"TRUNCATE {victim}; INSERT INTO t VALUES (1, 'a', 1), (1, 'b', 2), (1, 'c', 3) ON CONFLICT DO NOTHING")
+        run(
+            other,
+            f"TRUNCATE {victim}; INSERT INTO t VALUES (1, 'a', 1), (1, 'b', 2), (1, 'c', 3) ON CONFLICT DO NOTHING",
+        )
         other.commit()
         tool.finish()
     assert_transformed(connection, "t", "id, kind, v")
@@ -123,14 +134,22 @@ def test_truncate_after_the_copy(
         tool.held()
         run(connection, "UPDATE t SET v = v + 1")
         run(connection, f"TRUNCATE {victim}")
-        run(connection, "INSERT INTO t SELECT n, (ARRAY['a','c'])[n % 2 + 1], -n FROM generate_series(1, 50) n ON CONFLICT DO NOTHING")
-        run(connection, "UPDATE t SET kind = 'a' WHERE id = 51 OR id < -3; BEGIN; TRUNCATE b; ROLLBACK")
+        run(
+            connection,
+            "INSERT INTO t SELECT n, (ARRAY['a','c'])[n % 2 + 1], -n FROM generate_series(1, 50) n"
+            " ON CONFLICT DO NOTHING",
+        )
+        run(
+            connection,
+            "UPDATE t SET kind = 'a' WHERE id = 51 OR id < -3; BEGIN; TRUNCATE b; ROLLBACK",
+        )
         tool.finish()
     assert_transformed(connection, "t", "id, kind, v")
 
 
 CHANGES = {
-    "attached": "CREATE TABLE n (LIKE t INCLUDING ALL); INSERT INTO n VALUES (1, 'n', 1); ALTER TABLE t ATTACH PARTITION n FOR VALUES IN ('n')",
+    "attached": "CREATE TABLE n (LIKE t INCLUDING ALL); INSERT INTO n VALUES (1, 'n', 1);"
+    " ALTER TABLE t ATTACH PARTITION n FOR VALUES IN ('n')",
     "detached": "ALTER TABLE t DETACH PARTITION a",
     "created": "CREATE TABLE n PARTITION OF t FOR VALUES IN ('n'); INSERT INTO t VALUES (1, 'n', 1)",
     "dropped": "DROP TABLE a",
@@ -150,7 +169,13 @@ def test_partitions_that_come_and_go_stop_the_job(
         with pytest.raises(SchemaDrift) as drift:
             tool.finish()
         assert drift.value.exit_code == 6
-    assert one(connection, "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 't'::regclass") == "public"
+    assert (
+        one(
+            connection,
+            "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 't'::regclass",
+        )
+        == "public"
+    )
 
 
 PARTITIONED = """
@@ -186,7 +211,11 @@ def test_a_partitioned_table_becomes_a_plain_one(
     database: str, connection: psycopg.Connection
 ) -> None:
     make(connection, TREES["two levels"])
-    restructure(database, plan("t", create="CREATE TABLE t (id bigint, kind text, v bigint, PRIMARY KEY (id, kind))"), *STEPS)
+    restructure(
+        database,
+        plan("t", create="CREATE TABLE t (id bigint, kind text, v bigint, PRIMARY KEY (id, kind))"),
+        *STEPS,
+    )
     assert_transformed(connection, "t", "id, kind, v")
     assert one(connection, "SELECT relkind::text FROM pg_class WHERE oid = 't'::regclass") == "r"
 
@@ -203,7 +232,10 @@ def test_a_partitioned_table_is_partitioned_in_another_way(
 def test_truncate_of_a_plain_table_that_becomes_partitioned(
     database: str, connection: psycopg.Connection
 ) -> None:
-    run(connection, "CREATE TABLE t (id int PRIMARY KEY, kind text NOT NULL, v int); INSERT INTO t SELECT n, 'a', n FROM generate_series(1, 300) n")
+    run(
+        connection,
+        "CREATE TABLE t (id int PRIMARY KEY, kind text NOT NULL, v int); INSERT INTO t SELECT n, 'a', n FROM generate_series(1, 300) n",
+    )
     with Tool(database, plan("t", create=PARTITIONED + DEFAULT), hold="ready entered") as tool:
         tool.held()
         run(connection, "TRUNCATE t; INSERT INTO t VALUES (1, 'b', 1)")

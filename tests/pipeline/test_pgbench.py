@@ -13,7 +13,7 @@ import pytest
 
 from restructure.demo.server import Server
 from restructure.model.phase import Phase
-from tests.pipeline.shapes import JOB, RETIRED, one
+from tests.pipeline.shapes import JOB, RETIRED, count
 from tests.pipeline.tool import Tool
 
 CLIENTS = 8
@@ -68,7 +68,7 @@ def test_pgbench_runs_on_while_its_accounts_are_restructured(
     protocol: str,
 ) -> None:
     """No client fails, and the four sums that every transaction keeps equal are equal."""
-    pgbench = server.bin / "pgbench"
+    pgbench = str(server.bin / "pgbench")
     initialise = [pgbench, "--initialize", "--quiet", f"--scale={scale}", database]
     subprocess.run(initialise, check=True, capture_output=True)
     report = tmp_path / "report"
@@ -99,9 +99,3 @@ def test_pgbench_runs_on_while_its_accounts_are_restructured(
     assert len(set(sums)) == 1, sums
     assert count(connection, WRONG) == 0
     assert count(connection, "SELECT count(*) FROM pgbench_accounts") == scale * 100_000
-
-
-def count(session: psycopg.Connection, query: str) -> int:
-    found = one(session, query)
-    assert isinstance(found, int)
-    return found

@@ -7,7 +7,7 @@ import pytest
 
 from restructure.errors import PreflightRefused
 from restructure.model.phase import Phase
-from tests.pipeline.shapes import assert_transformed, one, plan, restructure, run
+from tests.pipeline.shapes import assert_transformed, count, one, plan, restructure, run
 from tests.pipeline.tool import Tool
 
 ANY = "(SELECT k FROM t ORDER BY random() LIMIT 1)"
@@ -26,7 +26,11 @@ def test_a_composite_key_of_uuid_and_timestamp(
     some = "(at, id) = (SELECT at, id FROM t ORDER BY random() LIMIT 1)"
     restructure(
         database,
-        plan("t", alter=["ALTER v TYPE bigint", "ADD day date"], columns={"day": "(at at time zone 'UTC')::date"}),
+        plan(
+            "t",
+            alter=["ALTER v TYPE bigint", "ADD day date"],
+            columns={"day": "(at at time zone 'UTC')::date"},
+        ),
         f"UPDATE t SET v = v + 1 WHERE {some}",
         f"UPDATE t SET at = at - interval '1 day' WHERE {some}",
         f"UPDATE t SET id = gen_random_uuid() WHERE {some}",
@@ -50,7 +54,10 @@ def test_a_long_key_stored_out_of_line_and_not_touched(
           FROM generate_series(1, 150) n, generate_series(1, 78) m GROUP BY n
         """,
     )
-    assert one(connection, "SELECT pg_relation_size(reltoastrelid) > 300000 FROM pg_class WHERE oid = 't'::regclass")
+    assert one(
+        connection,
+        "SELECT pg_relation_size(reltoastrelid) > 300000 FROM pg_class WHERE oid = 't'::regclass",
+    )
     restructure(
         database,
         plan("t", alter=["ALTER v TYPE bigint"]),
@@ -129,10 +136,13 @@ def test_a_key_of_any_type(database: str, connection: psycopg.Connection, kind: 
     with Tool(database, plan("t", alter=["ALTER v TYPE bigint"]), hold="catchup entered") as tool:
         tool.held()
         run(connection, f"UPDATE t SET k = {other}, v = -v WHERE v < 50; UPDATE t SET v = v + 1")
-        tool.until(lambda: one(connection, "SELECT count(*) FROM restructure.spool_shape") > 2000)
+        tool.until(lambda: count(connection, "SELECT count(*) FROM restructure.spool_shape") > 2000)
         tool.release()
         tool.wait_for_phase(Phase.READY)
-        run(connection, f"DELETE FROM t WHERE v BETWEEN 60 AND 90; UPDATE t SET k = {other} WHERE v BETWEEN 100 AND 110")
+        run(
+            connection,
+            f"DELETE FROM t WHERE v BETWEEN 60 AND 90; UPDATE t SET k = {other} WHERE v BETWEEN 100 AND 110",
+        )
         tool.finish()
     assert_transformed(connection, "t", "k, v::bigint")
 
@@ -159,7 +169,10 @@ def test_a_key_whose_collation_takes_different_texts_for_equal(
     database: str, connection: psycopg.Connection
 ) -> None:
     try:
-        run(connection, "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        run(
+            connection,
+            "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        )
     except psycopg.errors.FeatureNotSupported:
         pytest.skip("this build of PostgreSQL has no ICU")
     run(
@@ -197,7 +210,8 @@ def test_a_key_of_citext(database: str, connection: psycopg.Connection) -> None:
         plan("t", alter=["ALTER v TYPE bigint"]),
         path + f"UPDATE t SET k = upper(k::text) WHERE k = {ANY}",
         path + f"UPDATE t SET v = v + 1 WHERE k = {ANY}",
-        path + "DELETE FROM t WHERE k = 'key3'; INSERT INTO t VALUES ('KeY3', 0) ON CONFLICT DO NOTHING",
+        path
+        + "DELETE FROM t WHERE k = 'key3'; INSERT INTO t VALUES ('KeY3', 0) ON CONFLICT DO NOTHING",
     )
     assert_transformed(connection, "t", "k, v::bigint")
 
@@ -225,7 +239,9 @@ def test_another_replica_identity(
     )
     assert_transformed(connection, "t", "id::bigint, code, v, wide")
     kept = "f" if identity == "FULL" else "i"
-    assert one(connection, "SELECT relreplident::text FROM pg_class WHERE oid = 't'::regclass") == kept
+    assert (
+        one(connection, "SELECT relreplident::text FROM pg_class WHERE oid = 't'::regclass") == kept
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,4 +255,10 @@ def test_a_table_without_a_usable_key_is_refused(
     run(connection, f"CREATE TABLE t ({key}, v int); INSERT INTO t VALUES (1, 1)")
     with pytest.raises(PreflightRefused, match="primary key"):
         restructure(database, plan("t", alter=["ALTER v TYPE bigint"]))
-    assert one(connection, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") == 0
+    assert (
+        one(
+            connection,
+            "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()",
+        )
+        == 0
+    )

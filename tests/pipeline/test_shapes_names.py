@@ -27,7 +27,11 @@ def test_columns_named_like_words_of_our_own_statements(
         plan(
             "t",
             alter=["ALTER k1 TYPE bigint", "ALTER f1 TYPE bigint", "ADD k2 text", "ADD f2 bigint"],
-            columns={"k2": "k1 || '/' || o1", "f2": 'd + o + new + old + present + t.t + "number"', "o1": "o1 - f1"},
+            columns={
+                "k2": "k1 || '/' || o1",
+                "f2": 'd + o + new + old + present + t.t + "number"',
+                "o1": "o1 - f1",
+            },
             where="present + d > 20 AND old <> 40",
         ),
         f"UPDATE t SET o1 = o1 + 1, d = d + 1, old = old + 1 WHERE {some}",
@@ -91,7 +95,9 @@ def test_names_with_spaces_quotes_percent_signs_and_braces(
         """,
     )
     some = f"{key} = (SELECT {key} FROM {full} ORDER BY random() LIMIT 1)"
-    expression = f"CASE WHEN {value} LIKE '%5%' THEN format('%s {{}} %%', \"x'y\" % 10) ELSE E'\\\\{{' END"
+    expression = (
+        f"CASE WHEN {value} LIKE '%5%' THEN format('%s {{}} %%', \"x'y\" % 10) ELSE E'\\\\{{' END"
+    )
     where = f"{value} NOT LIKE '%77%' AND \"x'y\" % 100 <> 50 AND {value} <> '{{}}'"
     added = "neu % {} %s"
     restructure(
@@ -107,7 +113,7 @@ def test_names_with_spaces_quotes_percent_signs_and_braces(
         f"UPDATE {full} SET {key} = {key} + 10000 WHERE {some} AND {key} BETWEEN 1 AND 400",
         f"INSERT INTO {full} ({key}) SELECT least(min({key}), 0) - 1 FROM {full} ON CONFLICT DO NOTHING",
     )  # fmt: skip
-    assert_transformed(connection, table, f"{key}, {value}, \"x'y\", {expression}", where=where)
+    assert_transformed(connection, table, f'{key}, {value}, "x\'y", {expression}', where=where)
     run(connection, f"INSERT INTO {full} ({key}) VALUES (DEFAULT) ON CONFLICT DO NOTHING")
     names = one(
         connection,

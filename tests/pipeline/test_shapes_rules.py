@@ -70,9 +70,7 @@ def test_a_new_check_that_rows_break(database: str, connection: psycopg.Connecti
     )
 
 
-def test_values_that_do_not_fit_the_new_type(
-    database: str, connection: psycopg.Connection
-) -> None:
+def test_values_that_do_not_fit_the_new_type(database: str, connection: psycopg.Connection) -> None:
     """Length and range are checked as for a client's own INSERT, never cut."""
     refused_until_corrected(
         database,
@@ -101,7 +99,9 @@ def refused_until_corrected(
         """,
     )
     run(connection, break_rows.format(1))
-    text = plan("t", alter=[alter, "ALTER id TYPE bigint"], cutover={"attempts": 1, "lock_budget": "5s"})
+    text = plan(
+        "t", alter=[alter, "ALTER id TYPE bigint"], cutover={"attempts": 1, "lock_budget": "5s"}
+    )
     update = f"UPDATE t SET id = id + 1000 WHERE {SOME} AND id < 1000"
     with Writers(database, update) as writers, until_ready(database, text) as tool:
         tool.wait_for_phase(Phase.READY)
@@ -111,7 +111,9 @@ def refused_until_corrected(
         with pytest.raises(NotNow, match="refused by the new shape") as refusal:
             tool.finish()
         assert named in refusal.value.message
-    reasons = one(connection, "SELECT string_agg(DISTINCT reason, ', ') FROM restructure.quarantine_shape")
+    reasons = one(
+        connection, "SELECT string_agg(DISTINCT reason, ', ') FROM restructure.quarantine_shape"
+    )
     assert named in str(reasons)
     run(connection, correct)
     with Tool(database, text) as tool:
@@ -122,7 +124,10 @@ def refused_until_corrected(
 def test_a_row_that_is_corrected_at_once_does_not_stay_in_quarantine(
     database: str, connection: psycopg.Connection
 ) -> None:
-    run(connection, "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT n, n FROM generate_series(1, 300) n")
+    run(
+        connection,
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT n, n FROM generate_series(1, 300) n",
+    )
     text = plan("t", alter=["ADD CONSTRAINT v_is_positive CHECK (v > 0)", "ALTER id TYPE bigint"])
     with Tool(database, text, hold="ready entered") as tool:
         tool.held()
@@ -135,7 +140,9 @@ def test_a_row_that_is_corrected_at_once_does_not_stay_in_quarantine(
     assert_transformed(connection, "t", "id, v")
 
 
-@pytest.mark.parametrize("constraint", ["UNIQUE (code)", "EXCLUDE USING gist (box(point(v, v), point(v, v)) WITH &&)"])
+@pytest.mark.parametrize(
+    "constraint", ["UNIQUE (code)", "EXCLUDE USING gist (box(point(v, v), point(v, v)) WITH &&)"]
+)
 def test_a_new_unique_constraint_that_rows_break(
     database: str, connection: psycopg.Connection, constraint: str
 ) -> None:
@@ -149,7 +156,9 @@ def test_a_new_unique_constraint_that_rows_break(
         """,
     )
     text = plan("t", alter=["ALTER id TYPE bigint", f"ADD CONSTRAINT only_one {constraint}"])
-    with Writers(database, f"UPDATE t SET id = id + 1000 WHERE {SOME} AND id > 10 AND id < 1000") as writers:
+    with Writers(
+        database, f"UPDATE t SET id = id + 1000 WHERE {SOME} AND id > 10 AND id < 1000"
+    ) as writers:
         with Tool(database, text) as tool:
             with pytest.raises(OperatorNeeded, match="only_one") as refusal:
                 tool.finish()
@@ -170,7 +179,10 @@ def test_a_new_unique_constraint_that_rows_break(
 def test_unique_values_that_break_the_new_constraint_only_later(
     database: str, connection: psycopg.Connection
 ) -> None:
-    run(connection, "CREATE TABLE t (id int PRIMARY KEY, code text); INSERT INTO t SELECT n, 'c' || n FROM generate_series(1, 300) n")
+    run(
+        connection,
+        "CREATE TABLE t (id int PRIMARY KEY, code text); INSERT INTO t SELECT n, 'c' || n FROM generate_series(1, 300) n",
+    )
     text = plan(
         "t", alter=["ALTER id TYPE bigint", "ADD CONSTRAINT only_one UNIQUE (code)"], cutover={"attempts": 1, "lock_budget": "5s"}
     )  # fmt: skip

@@ -139,8 +139,16 @@ def test_large_values_that_updates_of_other_columns_do_not_touch(
         f"UPDATE t SET id = id + 100, v = v + 1 WHERE {SOME} AND id < 10000",
         writes=20,
     )
-    assert_transformed(connection, "t", "id, v, md5(body), md5(blob)", "id, v, md5(body), md5(blob)")
-    assert one(connection, "SELECT attstorage::text FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'body'") == "e"
+    assert_transformed(
+        connection, "t", "id, v, md5(body), md5(blob)", "id, v, md5(body), md5(blob)"
+    )
+    assert (
+        one(
+            connection,
+            "SELECT attstorage::text FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'body'",
+        )
+        == "e"
+    )
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -163,7 +171,10 @@ def test_a_table_that_fills_and_empties_meanwhile(
 
     def fill_or_empty(session: psycopg.Connection, chance: random.Random) -> None:
         if chance.random() < 0.5:
-            run(session, "INSERT INTO t SELECT n, random()::text FROM generate_series(1, 20) n ON CONFLICT DO NOTHING")
+            run(
+                session,
+                "INSERT INTO t SELECT n, random()::text FROM generate_series(1, 20) n ON CONFLICT DO NOTHING",
+            )
         else:
             run(session, "DELETE FROM t")
 
@@ -206,7 +217,10 @@ def test_stored_generated_columns_in_the_old_table_and_the_new(
         database,
         plan(
             "t",
-            alter=["ALTER label DROP EXPRESSION", "ADD gross numeric GENERATED ALWAYS AS (price * 2) STORED"],
+            alter=[
+                "ALTER label DROP EXPRESSION",
+                "ADD gross numeric GENERATED ALWAYS AS (price * 2) STORED",
+            ],
             columns={"label": "label || '!'"},
         ),
         f"UPDATE t SET price = price + 1 WHERE {SOME}",
@@ -214,7 +228,13 @@ def test_stored_generated_columns_in_the_old_table_and_the_new(
         f"DELETE FROM t WHERE {SOME}",
     )
     assert_transformed(connection, "t", "id, price, net, label || '!', price * 2")
-    assert one(connection, "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 't'::regclass AND attgenerated = 's'") == "net,gross"
+    assert (
+        one(
+            connection,
+            "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 't'::regclass AND attgenerated = 's'",
+        )
+        == "net,gross"
+    )
 
 
 @pytest.mark.pg_at_least(18)
@@ -242,9 +262,7 @@ def test_virtual_generated_columns_in_the_old_table_and_the_new(
     assert_transformed(connection, "t", "id, a, kept, made, a * 3")
 
 
-def test_renamed_dropped_and_added_columns(
-    database: str, connection: psycopg.Connection
-) -> None:
+def test_renamed_dropped_and_added_columns(database: str, connection: psycopg.Connection) -> None:
     """A column dropped long ago leaves a hole in the old table's numbering."""
     run(
         connection,
@@ -306,5 +324,10 @@ def test_serial_and_identity_columns_go_on_counting(
         "SELECT attname, attidentity::text, format_type(atttypid, -1) FROM pg_attribute"
         " WHERE attrelid = 't'::regclass AND attnum > 0 ORDER BY attnum"
     ).fetchall()
-    assert kinds == [("id", "a", "bigint"), ("s", "", "bigint"), ("d", "d", "bigint"), ("v", "", "integer")]
+    assert kinds == [
+        ("id", "a", "bigint"),
+        ("s", "", "bigint"),
+        ("d", "d", "bigint"),
+        ("v", "", "integer"),
+    ]
     assert one(connection, "SELECT pg_get_serial_sequence('t', 's')") == "public.t_s_seq"
