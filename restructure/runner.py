@@ -185,6 +185,7 @@ class Runner:
             raise failure from None if failure is error else error
         finally:
             crew.dismiss()
+            work.stream.close()  # again: the watch may have asked for its lag since
             if work.applier is not None:
                 work.applier.close()
         return jobs.reload(state, job.id)

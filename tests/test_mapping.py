@@ -117,8 +117,8 @@ REFUSED = {
         "1)) AS x; DROP TABLE t; SELECT ((1",
         "multiple commands",
     ),
-    "two expressions": ("int", "1)), ((2", "."),
-    "a union": ("int", "1)) UNION SELECT ((2", "."),
+    "two expressions": ("int", "1)), ((2", "more than one expression"),
+    "a union": ("int", "1)) UNION SELECT ((2", "more than one expression"),
     "no such column": ("int", "ammount", 'column "ammount" does not exist'),
     "no such function": ("int", "frob(id)", "function frob(integer) does not exist"),
     "a wrong type": ("bigint", "status", 'column "x" is of type bigint but expression is of type'),
@@ -177,7 +177,7 @@ def test_an_error_points_into_the_expression(example: psycopg.Connection) -> Non
         ("at > now()", "now gives another result"),
         ("id IN (SELECT 1)", "a subquery"),
         ("true; DROP TABLE t", "syntax error"),
-        ("id = 1)) UNION SELECT ((true", "."),
+        ("true)) UNION SELECT ((false", "more than one expression"),
     ],
 )
 def test_where_is_held_to_the_same(example: psycopg.Connection, where: str, words: str) -> None:

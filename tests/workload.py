@@ -144,7 +144,8 @@ def upsert(writer: Writer, session: Session) -> Change:
     amount = writer.amount()
     number = writer.some()[0] if writer.rows and writer.chance.random() < 0.5 else writer.new_id()
     session.execute(
-        "INSERT INTO items (id, code, amount, body) VALUES (%s, %s, %s, 'up') ON CONFLICT (id) DO UPDATE SET amount = EXCLUDED.amount",
+        "INSERT INTO items (id, code, amount, body) VALUES (%s, %s, %s, 'up')"
+        " ON CONFLICT (id) DO UPDATE SET amount = EXCLUDED.amount",
         (number, f"c{number}" if number not in writer.rows else None, amount),
     )
     code = writer.rows[number][0] if number in writer.rows else f"c{number}"

@@ -84,6 +84,10 @@ class Assembly:
                 for key in event:
                     keys[key] = origin
                 self._touched = True
+        elif type(event) is Begin:
+            self._begin(*event)
+        elif type(event) is Commit:
+            self._end(*event)
         else:
             self._turn(event)
 
@@ -101,20 +105,23 @@ class Assembly:
         self.owed = False
         return Batch(position, segments, self.committed)
 
+    def _begin(self, commit_lsn: int, committed: int, xid: int) -> None:
+        self.in_transaction = True
+        self._touched = False
+        # Positions lie between records, so a commit record that starts before ours
+        # also ends at or before it: that transaction was delivered. Its truncations
+        # must not come a second time, after keys that will not come again.
+        replayed = commit_lsn < self.position
+        self._origin = None if replayed else Origin(self._widen(xid), committed)
+
+    def _end(self, _: int, end_lsn: int, committed: int) -> None:
+        self._complete(end_lsn, committed, self._touched)
+        self._origin = None
+        self.in_transaction = False
+
     def _turn(self, event: Event) -> None:
+        """Everything rarer than a row and the two ends of its transaction."""
         match event:
-            case Begin(commit_lsn, committed, xid):
-                self.in_transaction = True
-                self._touched = False
-                # Positions lie between records, so a commit record that starts before ours
-                # also ends at or before it: that transaction was delivered. Its truncations
-                # must not come a second time, after keys that will not come again.
-                replayed = commit_lsn < self.position
-                self._origin = None if replayed else Origin(self._widen(xid), committed)
-            case Commit(_, end_lsn, committed):
-                self._complete(end_lsn, committed, self._touched)
-                self._origin = None
-                self.in_transaction = False
             case StreamStart(xid, _):
                 self.in_transaction = True
                 if xid not in self._streams:
@@ -162,5 +169,6 @@ class Assembly:
         """Complete a 32-bit transaction id to the 64-bit one nearest to what was seen last."""
         near = self._near
         wide = near + (xid - near + _HALF) % _XIDS - _HALF
-        self._near = max(near, wide)
+        if wide > near:
+            self._near = wide
         return wide

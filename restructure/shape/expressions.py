@@ -78,10 +78,11 @@ class ExpressionReader:
         Raises PlanError, at its line, where it does not parse, is not fit, or its type has no
         assignment cast to the column's.
         """
-        read = self._read(path, text)
-        self.try_assignment(path, text, target)
+        read = self._read(path, text)  # first: nothing is executed there
         cast_to = base_type_sql(self._connection, target.type_oid)
-        return Expression(self._print(path, text, cast_to), *read)
+        printed_form = self._print(path, text, cast_to)
+        self.try_assignment(path, text, target)
+        return Expression(printed_form, *read)
 
     def condition(self, path: Path, text: str) -> Expression:
         """Read an expression that must be boolean. Raises PlanError as :meth:`fill` does."""
@@ -121,7 +122,7 @@ class ExpressionReader:
                 sql.SQL("\n)) AS {}{}").format(sql.Identifier(_RESULT), self._from),
             )
             rows = self._connection.execute(_VIEW, [self._probe_oid()]).fetchall()
-            if len(rows) != 1:
+            if len(rows) != 1 or "{SETOPERATIONSTMT" in rows[0][0]:
                 raise PlanError(
                     f"{_dotted(path)}: this is more than one expression",
                     place=self._loaded.place(*path),
@@ -205,7 +206,8 @@ def plan_error(
     position = diagnosis.statement_position or diagnosis.internal_position
     offset = int(position) - 1 - start if position else -1
     place = loaded.inside(path, offset) if 0 <= offset <= len(text) else loaded.place(*path)
-    hint = diagnosis.message_hint or diagnosis.message_detail
+    # the detail of a broken constraint would show a row
+    hint = diagnosis.message_hint or (None if state.startswith("23") else diagnosis.message_detail)
     return PlanError(f"{_dotted(path)}: {diagnosis.message_primary}", place=place, hint=hint)
 
 

@@ -119,7 +119,9 @@ def _alter(session: psycopg.Connection, changes: dict[str, str | None]) -> None:
         session.execute(command.format(*words))
     session.execute("SELECT pg_reload_conf()")
     for name in changes:
-        eventually(lambda name=name: value(session, f"SHOW {name}") != before[name], f"{name} is set")  # type: ignore[misc]
+        eventually(
+            lambda name=name: value(session, f"SHOW {name}") != before[name], f"{name} is set"
+        )  # type: ignore[misc]
 
 
 class Frozen:

@@ -30,7 +30,8 @@ def ready(database: str, connection: psycopg.Connection, rows: int = 500) -> Non
 
 def type_of_id(connection: psycopg.Connection) -> str:
     row = connection.execute(
-        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'items'::regclass AND attname = 'id'"
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = 'items'::regclass AND attname = 'id'"
     ).fetchone()
     assert row is not None
     return str(row[0])

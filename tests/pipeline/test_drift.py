@@ -80,7 +80,9 @@ def guard(items: psycopg.Connection) -> Guard:
     return Guard(read_relation(items, relation.oid), fingerprint(items, relation), 0)
 
 
-def test_every_change_that_matters_is_told_in_words(items: psycopg.Connection, guard: Guard) -> None:
+def test_every_change_that_matters_is_told_in_words(
+    items: psycopg.Connection, guard: Guard
+) -> None:
     items.execute("CREATE SCHEMA other")
     for statements, words in HARD.items():
         with items.transaction(force_rollback=True):
@@ -195,13 +197,13 @@ def test_a_lost_key_does_not_make_the_clients_fail(
     assert leftovers(database) == []
 
 
-def test_a_published_table_cannot_become_unlogged(
-    database: str, items: psycopg.Connection
-) -> None:
+def test_a_published_table_cannot_become_unlogged(database: str, items: psycopg.Connection) -> None:
     """PostgreSQL itself refuses what would leave the stream without changes."""
     with Tool(database, ITEMS, Wish(stay=True)) as tool:
         tool.wait_for_phase(Phase.READY)
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="part of a publication"):
+        with pytest.raises(
+            psycopg.errors.ObjectNotInPrerequisiteState, match="part of a publication"
+        ):
             run(items, "ALTER TABLE items SET UNLOGGED")
 
 

@@ -152,7 +152,9 @@ def test_a_truncated_leaf_takes_its_rows_and_no_others(
         assert tool.finish().phase == Phase.LIVE
     kept = 200 if truncated == "parts_1" else 0
     assert value(connection, "SELECT count(*) FROM parts WHERE region = 2") == kept
-    rows = connection.execute("SELECT id, amount FROM parts WHERE region = 1 ORDER BY id").fetchall()
+    rows = connection.execute(
+        "SELECT id, amount FROM parts WHERE region = 1 ORDER BY id"
+    ).fetchall()
     assert rows == [(2, 22), (1000, 1)]
 
 
@@ -161,7 +163,7 @@ def test_values_changed_by_a_rewrite_stop_the_job(
     database: str, items: psycopg.Connection, phase: str
 ) -> None:
     """ALTER TYPE … USING may keep the type: no column differs and the stream says nothing."""
-    with pytest.raises(SchemaDrift, match="rewritten and its columns changed.*amount") as stopped:  # noqa: SIM117
+    with pytest.raises(SchemaDrift, match=r"rewritten and its columns changed.*amount") as stopped:  # noqa: SIM117
         with held_in(phase, database):
             items.execute("ALTER TABLE items ALTER amount TYPE integer USING amount + 1")
     assert stopped.value.exit_code == 6

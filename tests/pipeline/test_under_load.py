@@ -21,7 +21,8 @@ def test_every_acknowledged_write_is_in_the_new_table(
         assert job.phase == Phase.LIVE
         load.assert_complete(connection)
     kind = connection.execute(
-        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'items'::regclass AND attname = 'id'"
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = 'items'::regclass AND attname = 'id'"
     ).fetchone()
     assert kind == ("bigint",)
 

@@ -170,7 +170,9 @@ def test_others_are_applied_while_a_large_transaction_is_streamed(
 ) -> None:
     """Its keys arrive before it ends, and wait in the spool while later ones pass by."""
     seed(connection, 6_000)
-    connection.execute(f"ALTER DATABASE {connection.info.dbname} SET logical_decoding_work_mem = 64")  # type: ignore[arg-type]
+    connection.execute(
+        f"ALTER DATABASE {connection.info.dbname} SET logical_decoding_work_mem = 64"
+    )  # type: ignore[arg-type]
     with (
         psycopg.connect(database, autocommit=True) as large,
         Tool(database, ITEMS, Wish(stay=True)) as tool,
