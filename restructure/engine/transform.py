@@ -12,6 +12,8 @@ from restructure.shape.mapping import KeyPair, Mapping
 
 _COMMA = sql.SQL(", ")
 _AND = sql.SQL(" AND ")
+_IN_RANGE = sql.SQL("{0}.ctid >= %(first)s::tid AND {0}.ctid < %(end)s::tid")
+_AT_CTID = sql.SQL("{0}.ctid = %(ctid)s::tid")
 _NEW = "restructure_new"
 _OLD = "restructure_old"
 
@@ -73,50 +75,28 @@ class Transform:
 
     def copy_range(self, leaf: Relation) -> sql.Composed:
         """Copy the blocks from ``first`` (included) to ``end`` (not) of one leaf."""
-        return sql.SQL(
-            "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {expressions}"
-            " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid >= %(first)s::tid AND {alias}.ctid < %(end)s::tid{where}"
-        ).format(
-            target=self._target,
-            columns=self._columns,
-            expressions=self._expressions,
-            leaf=_named(leaf),
-            alias=self._alias,
-            where=self._where,
-        )
-
-    def row_ids(self, leaf: Relation) -> sql.Composed:
-        """The ctid and key of each row in the blocks ``first`` to ``end``."""
-        return sql.SQL(
-            "SELECT {alias}.ctid::text FROM ONLY {leaf} AS {alias}"
-            " WHERE {alias}.ctid >= %(first)s::tid AND {alias}.ctid < %(end)s::tid{where}"
-        ).format(leaf=_named(leaf), alias=self._alias, where=self._where)
+        return self._copied(leaf, _IN_RANGE)
 
     def copy_row(self, leaf: Relation) -> sql.Composed:
         """As :meth:`copy_range`, for the one row at ``ctid``."""
-        return sql.SQL(
-            "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {expressions}"
-            " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid = %(ctid)s::tid{where}"
-        ).format(
-            target=self._target,
-            columns=self._columns,
-            expressions=self._expressions,
-            leaf=_named(leaf),
-            alias=self._alias,
-            where=self._where,
+        return self._copied(leaf, _AT_CTID)
+
+    def row_ids(self, leaf: Relation) -> sql.Composed:
+        """The ctid of each row in the blocks ``first`` to ``end``."""
+        return sql.SQL("SELECT {}.ctid::text {}").format(
+            self._alias, self._rows_of(leaf, _IN_RANGE)
         )
 
     def quarantine_row(self, leaf: Relation) -> sql.Composed:
         """Note the key of the row at ``ctid`` as refused."""
         return sql.SQL(
-            "INSERT INTO {quarantine} ({keys}, sqlstate, reason) SELECT {source_keys}, %(sqlstate)s, %(reason)s"
-            " FROM ONLY {leaf} AS {alias} WHERE {alias}.ctid = %(ctid)s::tid"
+            "INSERT INTO {quarantine} ({keys}, sqlstate, reason)"
+            " SELECT {source_keys}, %(sqlstate)s, %(reason)s {rows}"
         ).format(
             quarantine=self.spool.quarantine,
             keys=self._keys,
             source_keys=self._source_keys(),
-            leaf=_named(leaf),
-            alias=self._alias,
+            rows=self._rows_of(leaf, _AT_CTID),
         )
 
     def delete_spooled(self) -> sql.Composed:
@@ -209,6 +189,19 @@ class Transform:
                 )
                 for pair in self.mapping.key
             ),
+            where=self._where,
+        )
+
+    def _copied(self, leaf: Relation, condition: sql.SQL) -> sql.Composed:
+        return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} {}").format(
+            self._target, self._columns, self._expressions, self._rows_of(leaf, condition)
+        )
+
+    def _rows_of(self, leaf: Relation, condition: sql.SQL) -> sql.Composed:
+        return sql.SQL("FROM ONLY {leaf} AS {alias} WHERE {condition}{where}").format(
+            leaf=_named(leaf),
+            alias=self._alias,
+            condition=condition.format(self._alias),
             where=self._where,
         )
 

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from restructure import runner
-from restructure.errors import NotNow
 from restructure.catalog.job import LostToken
+from restructure.errors import NotNow
 from restructure.model.phase import Phase
 from restructure.runner import Wish
 from tests.fix_proxy import Proxy
