@@ -21,7 +21,6 @@ from restructure.engine.work import Listener, Work
 from restructure.errors import (
     Interrupted,
     NotNow,
-    PlanError,
     RestructureError,
     Retryable,
     SchemaDrift,
@@ -29,7 +28,7 @@ from restructure.errors import (
 )
 from restructure.model.phase import Phase, before_swap
 from restructure.phases import abort, live, walk
-from restructure.phases.preflight import preflight, refuse
+from restructure.phases.preflight import preflight, refuse, refuse_another_plan
 from restructure.plan.load import LoadedPlan, parse_plan
 from restructure.ports import find_stream
 from restructure.postgres.connect import Connection, connect
@@ -139,14 +138,8 @@ class Runner:
                     source=found.source.relation.oid,
                     source_name=str(found.source.relation),
                 )
-            elif job.digest != loaded.digest:
-                raise PlanError(
-                    f"job {plan.name} was started with another plan",
-                    place=loaded.place("name"),
-                    hint="copy, throttle, verify and cutover may change during a job; for anything "
-                    f"else: restructure abort {plan.name}, or give the plan another name.",
-                )
             else:
+                refuse_another_plan(job, loaded)
                 jobs.store(state, job.id, plan=loaded.source, plan_file=loaded.file)
             return self._go(state, job, loaded, wish)
 
@@ -217,7 +210,8 @@ def _attend(state: Connection, job: Job) -> None:
         if time.monotonic() > deadline:
             raise NotNow(
                 f"job {job.name} is attended by {schema.attendant(state, job.id) or 'another process'}",
-                hint="One process runs a job at a time. `restructure status` shows how far it is.",
+                hint="One process runs a job at a time. `restructure status` shows how far it is, "
+                f"`restructure cutover {job.name}` asks that process to swap.",
             )
         time.sleep(0.1)
 

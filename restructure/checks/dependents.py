@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 from restructure.checks.context import CheckContext
 from restructure.errors import Finding
+from restructure.model.names import Names
+from restructure.model.phase import ENDED
 from restructure.shape.carry import (
     defaults,
     functions,
@@ -52,9 +54,11 @@ def checks() -> Iterator[tuple[str, Callable[[CheckContext], Iterator[Finding]]]
 
 def _check(kind: str, find: Find, hint: str) -> Callable[[CheckContext], Iterator[Finding]]:
     def check(context: CheckContext) -> Iterator[Finding]:
+        if context.table.relation_kind not in ("r", "p"):
+            return  # refused as what it is
         for found in find(context.connection, context.table):
-            if found.kind == "publication" and found.name == context.job.publication:
-                continue  # our own, from an earlier run of this job
+            if found.kind == "publication" and found.name in _ours(context):
+                continue  # of this job, or of one that names_taken refuses by its name
             yield Finding(
                 f"dependents: {kind}",
                 f"{kind} {found.name} hangs on {context.table.relation} and cannot be carried yet",
@@ -62,3 +66,13 @@ def _check(kind: str, find: Find, hint: str) -> Callable[[CheckContext], Iterato
             )
 
     return check
+
+
+def _ours(context: CheckContext) -> set[str]:
+    """The publications of this job and of all others that are under way."""
+    known = context.row("SELECT pg_catalog.to_regclass('restructure.job')") != (None,)
+    jobs = context.rows(_JOBS, ended=[str(phase) for phase in ENDED]) if known else []
+    return {context.job.publication} | {Names.of(name).publication for (name,) in jobs}
+
+
+_JOBS = "SELECT name FROM restructure.job WHERE phase <> ALL(%(ended)s)"

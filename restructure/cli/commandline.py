@@ -34,6 +34,7 @@ from restructure.cli.failure import explain
 from restructure.cli.invocation import Invocation, choose_dsn, secrets_of
 from restructure.cli.render import Output
 from restructure.cli.signals import interrupt_on_sigterm
+from restructure.errors import UsageError
 
 
 class Format(StrEnum):
@@ -65,6 +66,10 @@ for _command in (
     demo.demo,
 ):
     app.command()(_command)
+
+
+_VALUED = ("--output", "--dsn")
+_ASSIGNED = tuple(f"{option}=" for option in _VALUED)
 
 
 def _version(wanted: bool) -> None:
@@ -108,6 +113,11 @@ def options(
     Exit codes: 0 done, 1 failed, 2 usage or plan error, 3 preflight refused, 4 verify mismatch, 5
     not now (safe to repeat), 6 needs an operator, 130 interrupted.
     """
+    if dsn is not None and not dsn.strip():
+        raise UsageError(
+            "--dsn is empty",
+            hint="Leave it out to use RESTRUCTURE_DSN, DATABASE_URL or libpq's own variables.",
+        )
     chosen = choose_dsn(dsn)
     shown = Output(as_json=output is Format.JSON, secrets=secrets_of(chosen))
     log.configure(verbose, shown)
@@ -116,9 +126,10 @@ def options(
 
 def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code, as errors.py lists them."""
-    arguments = options_first(words)
+    arguments = list(words)
     interrupt_on_sigterm()
     try:
+        arguments = options_first(words)
         result = typer.main.get_command(app).main(
             arguments, prog_name="restructure", standalone_mode=False
         )
@@ -140,7 +151,9 @@ def run(words: Sequence[str]) -> int:
 
 
 def options_first(words: Sequence[str]) -> list[str]:
-    """Put ``--output`` and ``-v`` before the command, wherever they were written.
+    """Put ``--output``, ``--dsn`` and ``-v`` before the command, wherever they were written.
+
+    Raises UsageError where one of them ends the line without its value.
 
     >>> options_first(["status", "orders", "--output", "json", "-v"])
     ['--output', 'json', '-v', 'status', 'orders']
@@ -153,10 +166,12 @@ def options_first(words: Sequence[str]) -> list[str]:
         if word == "--":
             rest.extend(words[index:])
             break
-        if word == "--output" and index + 1 < len(words):
+        if word in _VALUED:
+            if index + 1 == len(words):
+                raise UsageError(f"{word} needs a value", hint="restructure --help tells which.")
             front += [word, words[index + 1]]
             index += 1
-        elif word.startswith("--output=") or word in ("-v", "-vv", "--verbose"):
+        elif word.startswith(_ASSIGNED) or word in ("-v", "-vv", "--verbose"):
             front.append(word)
         else:
             rest.append(word)

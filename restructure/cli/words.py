@@ -147,7 +147,9 @@ _EVENTS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "terminated": lambda _, d: f"ended a session that was in the way: {d.get('who')}",
     "swapped": lambda _, d: receipt(d),
     "done": lambda _, d: f"done; the old table is kept as {d.get('retired')}",
-    "warning": lambda _, d: f"warning: {d.get('message')} {d.get('hint') or ''}".rstrip(),
+    "warning": lambda _, d: " → ".join(
+        word for word in (f"warning: {d.get('message')}", d.get("hint")) if word
+    ),
     "connection lost, trying again": lambda _, d: (
         f"connection lost, trying again ({d.get('error')})"
     ),

@@ -23,6 +23,8 @@ from restructure.postgres.connect import Connection, connect
 _BATCH_KEYS = 20_000
 _QUEUED_BATCHES = 8
 _POLL = 0.25
+_LOOK_UP_EVERY = 0.001
+"""Seconds after which a storer that waits for company notices that somebody waits for it."""
 
 
 class Capture:
@@ -124,18 +126,18 @@ class Capture:
             batches = [self._queue.get(timeout=_POLL)]
         except queue.Empty:
             return []
-        deadline = time.monotonic() + self.linger
+        began = time.monotonic()
         keys = batches[0].key_count
         while keys < _BATCH_KEYS:
+            left = 0.0 if self._urgent.is_set() else began + self.linger - time.monotonic()
             try:
-                left = 0.0 if self._urgent.is_set() else deadline - time.monotonic()
                 batch = (
-                    self._queue.get(timeout=min(left, 0.005))
+                    self._queue.get(timeout=min(left, _LOOK_UP_EVERY))
                     if left > 0
                     else self._queue.get_nowait()
                 )
             except queue.Empty:
-                if self._urgent.is_set() or time.monotonic() >= deadline:
+                if left <= 0:
                     break
                 continue
             batches.append(batch)

@@ -40,6 +40,11 @@ def judge(connection: Connection, limits: Throttle, lag: StreamLag) -> Verdict:
     return Verdict(hold, slow)
 
 
+def check_query(connection: Connection, limits: Throttle) -> None:
+    """Ask the plan's query once. Raises PlanError where it is not usable."""
+    _query(connection, limits)
+
+
 def wal_limit(limits: Throttle) -> int | None:
     """Bytes of retained WAL past which the slot is given up. None: never."""
     if limits.wal_limit is not None:
@@ -97,18 +102,20 @@ def _query(connection: Connection, limits: Throttle) -> str | None:
         raise PlanError(f"throttle.query: {error.diag.message_primary or error}") from error
     except psycopg.Error as error:  # its message may quote a value of a row
         raise PlanError(f"throttle.query fails: {type(error).__name__}") from error
+    if row is not None and len(row) != 1:
+        raise PlanError(f"throttle.query must return one value, not {len(row)}")
     value = row[0] if row else None
     if value is None or value is False:
         return None
     if value is True:
         return "throttle.query says so"
+    if not isinstance(value, int | float | Decimal):
+        raise PlanError("throttle.query must return a boolean or a number")
     if limits.query_limit is None:
         raise PlanError(
             "throttle.query returns a number and there is no throttle.query_limit",
             hint="Add query_limit, or let the query return a boolean (true: wait).",
         )
-    if not isinstance(value, int | float | Decimal):
-        raise PlanError("throttle.query must return a boolean or a number")
     if value > limits.query_limit:
         return f"throttle.query returned {float(value):g}, more than {limits.query_limit:g}"
     return None

@@ -109,6 +109,9 @@ def _attempt(work: Work, guard: Guard) -> Held:
             session, work.transform(), jobs.reload(work.state, work.job.id).copy_snapshot
         )
         last_keys.warm_up()
+        # planning this takes longer than all else under the lock: plan it once, before
+        session.execute("SET plan_cache_mode = force_generic_plan")
+        guard.check(session)
         apply_all(work)
         failpoint("cutover.prepared")
         session.autocommit = False
@@ -186,8 +189,8 @@ def _swap_under_lock(
     )
     if guard.check(session).soft != carried:
         raise NotNow("grants, comments or settings of the table changed just before the lock")
-    capture.wait_for(fence, deadline - time.monotonic())
     _require_whole_stream(work)
+    capture.wait_for(fence, deadline - time.monotonic())
     failpoint("cutover.drained")
     keys = last_keys.apply()
     if time.monotonic() > deadline:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from restructure.catalog import job as jobs
+from restructure.catalog import schema
+from restructure.catalog.job import Job
 from restructure.checks.registry import CheckContext, run_checks
+from restructure.engine.throttle import check_query
 from restructure.engine.work import watched
-from restructure.errors import Finding, PreflightRefused
+from restructure.errors import Finding, PlanError, PreflightRefused, UsageError
 from restructure.model.names import Names
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.connect import Connection
@@ -28,22 +32,65 @@ class Preflight:
 def preflight(connection: Connection, dsn: str, loaded: LoadedPlan) -> Preflight:
     """Run all checks, then build the shadow in a transaction that is rolled back.
 
-    Raises UsageError (no such table) and PlanError (what PostgreSQL does not accept). The
-    shadow is None where a check refuses, for then it may not even be possible.
+    Raises PlanError: no such table, what PostgreSQL does not accept, another plan than that
+    of the job under way. The shadow is None where a check refuses, for then it may not even be
+    possible, and where the job is under way, for then it is there.
     """
     names = Names.of(loaded.plan.name)
-    source = read_table(connection, loaded.plan.table)
+    job = jobs.find(connection, names.job) if schema.exists(connection) else None
+    if job is not None and not job.ended:
+        refuse_another_plan(job, loaded)
+    source = _read_source(connection, loaded)
+    _check_throttle(connection, loaded)
     context = CheckContext(connection, dsn, source, names, loaded.plan, watched(source))
     findings = run_checks(context)
     script = Script(connection)
     shadow = None
-    if not any(finding.refuses for finding in findings):
+    if job is not None and not job.ended:
+        findings.append(_under_way(job))
+    elif not any(finding.refuses for finding in findings):
         with connection.transaction(force_rollback=True):
             shadow = build_shadow(script, source, loaded, names)
     return Preflight(source, findings, shadow, script)
+
+
+def refuse_another_plan(job: Job, loaded: LoadedPlan) -> None:
+    """Raise PlanError where ``job``, which is under way, is to make another table than this plan."""
+    if job.digest != loaded.digest:
+        raise PlanError(
+            f"job {job.name} was started with another plan, for {job.source_name}, and is in phase "
+            f"{job.phase}",
+            place=loaded.place("name"),
+            hint="copy, throttle, verify and cutover may change during a job; for anything else: "
+            f"restructure abort {job.name}, or give the plan another name.",
+        )
 
 
 def refuse(findings: list[Finding]) -> None:
     """Raise PreflightRefused if any finding refuses."""
     if any(finding.refuses for finding in findings):
         raise PreflightRefused(findings)
+
+
+def _read_source(connection: Connection, loaded: LoadedPlan) -> Table:
+    try:
+        return read_table(connection, loaded.plan.table)
+    except UsageError as error:
+        raise PlanError(error.message, place=loaded.place("table"), hint=error.hint) from None
+
+
+def _check_throttle(connection: Connection, loaded: LoadedPlan) -> None:
+    try:
+        check_query(connection, loaded.plan.throttle)
+    except PlanError as error:
+        place = loaded.place("throttle", "query")
+        raise PlanError(error.message, place=place, hint=error.hint) from None
+
+
+def _under_way(job: Job) -> Finding:
+    return Finding(
+        "under_way",
+        f"job {job.name} is under way already, in phase {job.phase}",
+        f"restructure status {job.name} shows how far it is; restructure run goes on with it.",
+        refuses=False,
+    )

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from restructure.errors import Place, PlanError, UsageError
 from restructure.model.names import LONGEST_IDENTIFIER, Names
-from restructure.plan.model import Plan
+from restructure.plan.model import STREAM_TIMES, Plan
 from restructure.plan.source import Path, Source, place_of
+from restructure.plan.units import parse_duration
 
 _NOT_YET = {
     "feed": "a table that lives in another database",
@@ -29,8 +30,8 @@ class LoadedPlan:
     """A plan and the text it was read from.
 
     ``digest`` is of the meaning: it changes with what the new table is, not with layout,
-    comments or order of keys, nor with ``copy``, ``throttle``, ``verify`` and ``cutover``, which
-    may be tuned while the job runs.
+    comments or order of keys, nor with the stream's options, ``copy``, ``throttle``, ``verify`` and
+    ``cutover``, which may be tuned while the job runs.
     """
 
     plan: Plan
@@ -96,6 +97,7 @@ def parse_plan(text: str, file: str = "plan") -> LoadedPlan:
 def digest(plan: Plan) -> str:
     """A fingerprint (SHA-256, hex) of what the new table is to be."""
     meaning = plan.model_dump(mode="json", by_alias=True, exclude=set(_TUNING) | {"copy_"})
+    meaning["stream"] = {"kind": plan.stream["kind"]}
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
@@ -119,11 +121,20 @@ def _refuse_not_yet(tree: Source) -> None:
             place=tree.place("stream", "kind"),
             hint=f"Write kind: {_STREAMS[0]}, or leave out stream.",
         )
-    for option in stream.keys() - {"kind"}:
-        raise PlanError(
-            f"unknown key {option!r} in stream: {kind} has no options",
-            place=tree.place("stream", option),
-        )
+    for option, value in stream.items():
+        place = tree.place("stream", option)
+        if option not in ("kind", *STREAM_TIMES):
+            known = ", ".join(STREAM_TIMES)
+            raise PlanError(
+                f"unknown key {option!r} in stream; known are kind, {known}", place=place
+            )
+        if option in STREAM_TIMES:
+            try:
+                seconds = parse_duration(str(value)).total_seconds()
+            except ValueError as error:
+                raise PlanError(f"stream.{option}: {error}", place=place) from None
+            if seconds <= 0:
+                raise PlanError(f"stream.{option}: must be longer than nothing", place=place)
 
 
 def _first_of(error: ValidationError, tree: Source) -> PlanError:
@@ -147,6 +158,7 @@ def _explain(kind: str, message: str, path: Path) -> str:
     if kind == "missing":
         return f"{name} is missing"
     message = message.removeprefix("Value error, ").removeprefix("Input ")
+    message = message.replace("a valid array", "a list").replace("an object", "a mapping")
     return f"{name}: {message}"
 
 

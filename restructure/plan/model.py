@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from restructure.plan.units import Duration, Size
+from restructure.plan.units import Duration, Size, parse_duration
+
+STREAM_TIMES = ("slot_timeout", "sender_timeout")
+"""Options of the stream that are durations in the plan and seconds for the connector."""
 
 
 class _Section(BaseModel):
@@ -71,6 +74,16 @@ class Plan(BaseModel):
     throttle: Throttle = Throttle()
     verify: Verify = Verify()
     cutover: Cutover = Cutover()
+
+    @field_validator("stream")
+    @classmethod
+    def _in_seconds(cls, stream: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: parse_duration(value).total_seconds()
+            if name in STREAM_TIMES and isinstance(value, str)
+            else value
+            for name, value in stream.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The plan for the catalog, defaults included: a later version may have others."""

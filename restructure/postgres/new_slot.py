@@ -105,7 +105,7 @@ def _wait_for_answer(
                 f"replication slot {name} was not ready within {timeout:g} s; it waits for "
                 + (name_holders(blockers(watch)) or "transactions that have just ended"),
                 hint="Let these transactions end (COMMIT PREPARED or ROLLBACK PREPARED for a "
-                "prepared one), or allow more time.",
+                "prepared one), or allow more with stream.slot_timeout; then run the plan again.",
             )
         if now >= next_tell:
             next_tell = now + _TELL_EVERY

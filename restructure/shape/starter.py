@@ -36,7 +36,7 @@ _TAIL = """
 
 # The rest may be left out; these are the defaults.
 # copy: {{workers: 2, chunk_target: 500ms}}
-# throttle: {{replica_lag: 10s, wal_retained: 20GB, wal_limit: 50GB}}   # default: none
+# throttle: {{wal_retained: 20GB, wal_limit: 60GB}}   # also, if wanted: replica_lag: 10s, query: …
 # verify: {{mode: full}}
 # cutover: {{lock_timeout: 300ms, lock_budget: 1s, attempts: 60}}
 """
