@@ -32,7 +32,7 @@ BENCHMARKS: Mapping[str, Callable[[Place, Sizes], Outcome]] = {
 
 
 def main() -> int:
-    """Exit code 1 where a goal was missed, 2 for wrong words."""
+    """Exit code 1 where a goal was missed or a benchmark failed, 2 for wrong words."""
     words = _parser().parse_args()
     sizes = Sizes(words.rows, words.changes, words.rounds, words.waits)
     chosen = words.only or list(BENCHMARKS)
@@ -53,7 +53,11 @@ def main() -> int:
                 report["servers"][version] = describe_server(place)
                 for name in chosen:
                     began = time.monotonic()
-                    outcomes.append(BENCHMARKS[name](place, sizes))
+                    try:
+                        outcomes.append(BENCHMARKS[name](place, sizes))
+                    except Exception as error:  # the others are worth having all the same
+                        log.print_exception()
+                        outcomes.append(Outcome(name, version, failed=type(error).__name__))
                     spent = time.monotonic() - began
                     log.print(f"PostgreSQL {version}: {name} took {spent:.0f} s")
     finally:
@@ -61,8 +65,8 @@ def main() -> int:
         words.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
         print_outcomes(outcomes, console)
         log.print(f"raw samples: {words.json}")
-    lines = [line for outcome in outcomes for line in outcome.lines]
-    return 1 if any(line.met is False for line in lines) else 0
+    missed = any(line.met is False for outcome in outcomes for line in outcome.lines)
+    return 1 if missed or any(outcome.failed for outcome in outcomes) else 0
 
 
 def _versions(wanted: str) -> list[int]:

@@ -51,13 +51,17 @@ class Line:
 
 @dataclass(slots=True)
 class Outcome:
-    """One benchmark on one version of PostgreSQL. ``skipped`` says why it did not run."""
+    """One benchmark on one version of PostgreSQL.
+
+    ``skipped`` says why it did not run, ``failed`` which error ended it.
+    """
 
     benchmark: str
     version: int
     lines: list[Line] = field(default_factory=list)
     samples: dict[str, Any] = field(default_factory=dict)
     skipped: str | None = None
+    failed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -66,6 +70,7 @@ class Outcome:
             "lines": [line.as_json() for line in self.lines],
             "samples": self.samples,
             "skipped": self.skipped,
+            "failed": self.failed,
         }
 
 
@@ -100,8 +105,10 @@ def print_outcomes(outcomes: list[Outcome], console: Console) -> None:
         column.justify = "right"
     for outcome in outcomes:
         if outcome.skipped is not None:
-            words = f"{outcome.benchmark}: skipped, {outcome.skipped}"
-            table.add_row(str(outcome.version), words, "", "", "", "", "")
+            table.add_row(str(outcome.version), f"{outcome.benchmark}: skipped, {outcome.skipped}")
+        if outcome.failed is not None:
+            words = f"{outcome.benchmark}: FAILED, {outcome.failed}"
+            table.add_row(str(outcome.version), words, "", "", "", "", "NO")
         for line in outcome.lines:
             table.add_row(
                 str(outcome.version),

@@ -154,7 +154,12 @@ REFUSED = {
     "an unknown mode": (LEAST + "verify: {mode: half}\n", "4:10", "'full', 'sample' or 'off'"),
     "a stream without kind": (LEAST + "stream: {}\n", "4:1", "kind is missing"),
     "a stream of another kind": (LEAST + "stream: {kind: kafka}\n", "4:10", "no stream of that"),
-    "a stream option": (LEAST + "stream: {kind: pgoutput, x: 1}\n", "4:26", "no options"),
+    "a stream option": (LEAST + "stream: {kind: pgoutput, x: 1}\n", "4:26", "unknown key 'x'"),
+    "a stream's time without a unit": (
+        LEAST + "stream: {kind: pgoutput, slot_timeout: 30}\n",
+        "4:26",
+        "a number and a unit",
+    ),
     "a feed": (LEAST + "feed: {kind: subscription}\n", "4:1", "does not have"),
     "a runbook": (LEAST + "runbook: []\n", "4:1", "does not have"),
     "a file that is no plan": (" " * (1 << 20) + "a", "1:1", "too long"),

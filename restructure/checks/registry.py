@@ -93,7 +93,17 @@ def run_checks(context: CheckContext) -> list[Finding]:
     """Run every check that the context allows; refusals come before warnings.
 
     On a server that is too old nothing else is asked: the questions would not be understood.
+    Nothing is prepared on the server meanwhile: behind a pooler it would fail before that is found.
     """
+    usual = context.connection.prepare_threshold
+    context.connection.prepare_threshold = None
+    try:
+        return _found(context)
+    finally:
+        context.connection.prepare_threshold = usual
+
+
+def _found(context: CheckContext) -> list[Finding]:
     too_old = [finding for finding in version.find(context) if finding.refuses]
     if too_old:
         return too_old

@@ -41,9 +41,10 @@ def preflight(connection: Connection, dsn: str, loaded: LoadedPlan) -> Preflight
     if job is not None and not job.ended:
         refuse_another_plan(job, loaded)
     source = _read_source(connection, loaded)
-    _check_throttle(connection, loaded)
     context = CheckContext(connection, dsn, source, names, loaded.plan, watched(source))
     findings = run_checks(context)
+    if not any(finding.refuses for finding in findings):
+        _check_throttle(connection, loaded)
     script = Script(connection)
     shadow = None
     if job is not None and not job.ended:

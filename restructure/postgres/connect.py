@@ -45,6 +45,9 @@ _FOR_GOOD = (
 )
 """What an English-speaking server says of a DSN that no second try makes right; libpq passes no SQLSTATE on."""
 
+_BY_A_POOLER = "unsupported startup parameter"
+"""PgBouncer's answer to the settings that our sessions begin with."""
+
 _KEEPALIVE = {
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -77,6 +80,12 @@ def connect(dsn: str, *, job: str = "-", role: str = "main", autocommit: bool = 
             hint="Use postgresql://user@host:port/database or key=value words.",
         ) from error
     except psycopg.OperationalError as error:
+        if _BY_A_POOLER in str(error):
+            raise UsageError(
+                f"cannot connect: {_first_line(error)}: this is what a pooler says",
+                hint="Give the server's own address: a pooler's port is often 6432 or 6543. "
+                + describe(dsn),
+            ) from error
         if any(word in str(error) for word in _FOR_GOOD):
             raise UsageError(f"cannot connect: {_first_line(error)}", hint=describe(dsn)) from error
         raise Retryable(f"cannot connect: {_first_line(error)}", hint=describe(dsn)) from error
