@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from restructure.catalog import job as jobs
@@ -16,7 +17,7 @@ from restructure.plan.load import LoadedPlan
 from restructure.postgres.connect import Connection
 from restructure.postgres.script import Script
 from restructure.shape.shadow import Shadow, build_shadow
-from restructure.shape.table import Table, read_table
+from restructure.shape.table import Table, read_relation, read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ def preflight(connection: Connection, dsn: str, loaded: LoadedPlan) -> Preflight
     elif not any(finding.refuses for finding in findings):
         with connection.transaction(force_rollback=True):
             shadow = build_shadow(script, source, loaded, names)
+            if loaded.plan.create is not None:
+                made = read_relation(connection, shadow.relation.oid)
+                findings.extend(_lost_defaults(source, made))
     return Preflight(source, findings, shadow, script)
 
 
@@ -86,6 +90,22 @@ def _check_throttle(connection: Connection, loaded: LoadedPlan) -> None:
     except PlanError as error:
         place = loaded.place("throttle", "query")
         raise PlanError(error.message, place=place, hint=error.hint) from None
+
+
+def _lost_defaults(source: Table, made: Table) -> Iterator[Finding]:
+    """What DDL written anew easily forgets: clients that leave the column out begin to fail."""
+    for old in source.columns:
+        new = made.column(old.name)
+        fills_itself = old.identity or (old.default_sql and not old.generated)
+        if fills_itself and new is not None and not (new.identity or new.default_sql):
+            what = "is an identity column" if old.identity else f"has DEFAULT {old.default_sql}"
+            yield Finding(
+                "lost_defaults",
+                f"{old.name} of {source.relation} {what}; in the table of create it has no default",
+                "After the swap an INSERT must name the column. Write the default into create, or "
+                "go on if it is meant to go.",
+                refuses=False,
+            )
 
 
 def _under_way(job: Job) -> Finding:

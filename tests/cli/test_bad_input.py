@@ -49,11 +49,27 @@ def expression(text: str, words: str, place: str) -> Bad:
     return Bad(words, f"{BIGINT}columns:\n  note: {text}\n", place)
 
 
-PLANS = {
-    "no such table": Bad("there is no table t", place="2:1", setup=""),
+FILES = {
     "a name that is too long": Bad(
         "44 characters long", BIGINT.replace("name: j", f"name: {'j' * 44}"), "1:1"
     ),
+    "a mapping given twice": Bad(
+        "'note' is named twice, first on line 5",
+        BIGINT + "columns:\n  note: lower(note)\n  note: note\n",
+        "6:3",
+    ),
+    "a plan that is not YAML": Bad("not YAML", "name: j\ntable: [t\nalter: }\n", "3:"),
+    "a plan with tabs": Bad("a tab", "name: j\ntable: t\nalter:\n\t- ADD x int\n", "4:1"),
+    "a key given twice": Bad("'table' is named twice", BIGINT + "table: u\n", "4:1"),
+    "a password in a comment": Bad(
+        "holds no secret", f"{BIGINT}# postgresql://me:{SECRET}@db/x\n", "4:3"
+    ),
+    "a password as a key": Bad("holds no secret", f"{BIGINT}password: {SECRET}\n", "4:1"),
+}
+"""Refused before the server is asked for anything."""
+
+PLANS = {
+    "no such table": Bad("there is no table t", place="2:1", setup=""),
     "an expression with a syntax error": expression("note ||| ||", "operator|syntax error", "5:"),
     "an unknown column in an expression": expression("lower(nope)", '"nope" does not', "5:15"),
     "an expression of the wrong type": Bad(
@@ -61,16 +77,11 @@ PLANS = {
         BIGINT + "columns:\n  n: note::jsonb\n",
         "5:6",
     ),
-    "a volatile function": expression("note || random()", "random() is volatile", "5:9"),
+    "a volatile function": expression("note || random()", "random() is volatile", "5:17"),
     "a subquery": expression("(SELECT 'x')", "a subquery looks beyond its own row", "5:9"),
     "an expression of two statements": expression('"note; DROP TABLE t"', 'near ";"', "5:14"),
     "a clause of two statements": Bad(
         "multiple commands", 'name: j\ntable: t\nalter: ["ADD x int; DROP TABLE t"]\n', "3:9"
-    ),
-    "a mapping given twice": Bad(
-        "'note' is named twice, first on line 5",
-        BIGINT + "columns:\n  note: lower(note)\n  note: note\n",
-        "6:3",
     ),
     "a column added twice": Bad(
         'column "x" of relation "t" already exists',
@@ -88,13 +99,6 @@ PLANS = {
         "name: j\ntable: t\nalter: [ADD x int NOT NULL]\n",
         "3:9",
     ),
-    "a plan that is not YAML": Bad("not YAML", "name: j\ntable: [t\nalter: }\n", "3:"),
-    "a plan with tabs": Bad("a tab", "name: j\ntable: t\nalter:\n\t- ADD x int\n", "4:1"),
-    "a key given twice": Bad("'table' is named twice", BIGINT + "table: u\n", "4:1"),
-    "a password in a comment": Bad(
-        "holds no secret", f"{BIGINT}# postgresql://me:{SECRET}@db/x\n", "4:3"
-    ),
-    "a password as a key": Bad("holds no secret", f"{BIGINT}password: {SECRET}\n", "4:1"),
     "a throttle that is not SQL": Bad(
         'syntax error at or near "SELEC"', BIGINT + "throttle: {query: SELEC 1}\n", "4:12"
     ),
@@ -167,7 +171,7 @@ def plan(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("bad", PLANS.values(), ids=PLANS)
-def test_a_plan_at_fault_is_shown_its_place(
+def test_what_the_server_does_not_accept_is_shown_at_its_place(
     connection: psycopg.Connection, database: str, plan: Path, bad: Bad
 ) -> None:
     plan.write_text(bad.plan)
@@ -176,6 +180,15 @@ def test_a_plan_at_fault_is_shown_its_place(
     with unchanged(database):
         said = refused(plan, database, bad.words, code=2)
         assert f"error: {plan}:{bad.place}" in said
+
+
+@pytest.mark.pg_at_least(18)  # no server's version matters
+@pytest.mark.parametrize("bad", FILES.values(), ids=FILES)
+def test_a_file_that_is_no_plan_is_shown_its_place(database: str, plan: Path, bad: Bad) -> None:
+    plan.write_text(bad.plan)
+    said = refused(plan, database, bad.words, code=2)
+    assert f"error: {plan}:{bad.place}" in said
+    assert leftovers(database) == []
 
 
 @pytest.mark.parametrize("bad", TABLES.values(), ids=TABLES)
@@ -327,6 +340,20 @@ def test_a_transaction_in_the_way_of_the_slot_is_named_after_a_timeout(
         assert not [name for name in leftovers(server.dsn) if name.startswith("slot")]
         assert restructure("abort", "j", "--yes", dsn=server.dsn).returncode == 0
         assert leftovers(server.dsn) == []
+
+
+def test_a_default_that_create_forgets_is_a_warning(
+    connection: psycopg.Connection, database: str, plan: Path
+) -> None:
+    connection.execute(
+        "CREATE TABLE t (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text DEFAULT 'x',"
+        " n integer DEFAULT 1)"
+    )
+    plan.write_text(CREATE.format("note text, n integer DEFAULT 2"))
+    with unchanged(database):
+        said = refused(plan, database, "id of public.t is an identity", command="check", code=0)
+    assert "note of public.t has DEFAULT 'x'" in said
+    assert "n of public.t has" not in said
 
 
 @pytest.mark.parametrize("command", ["status", "pause", "resume", "cutover", "abort", "finalize"])

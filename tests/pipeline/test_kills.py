@@ -19,7 +19,7 @@ from tests.pipeline.tool import PATIENCE, leftovers
 from tests.workload import PLAN, Workload, seed
 
 ROWS = 30_000
-KILLS = int(os.environ.get("RESTRUCTURE_KILLS", "50"))
+KILLS = int(os.environ.get("RESTRUCTURE_KILLS", "30"))
 
 MOMENTS = (
     "advance.setup",
