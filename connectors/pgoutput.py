@@ -73,6 +73,7 @@ class PgoutputStream:
         self._sender_timeout = sender_timeout
         self._asking = SideSession(dsn, job=names.job, role="ask")
         self._fencing = SideSession(dsn, job=names.job, role="fence")
+        self._interrupted = threading.Event()
         self._reading = threading.RLock()
         self._reader: SlotReader | None = None
         self._base: Position | None = None
@@ -84,7 +85,7 @@ class PgoutputStream:
 
         Raises PreflightRefused where clients' writes would begin to fail, OperatorNeeded where
         a key has no binary form or a name is taken, NotNow where locks or old transactions are
-        in the way.
+        in the way, Interrupted after :meth:`interrupt`.
         """
         names = self._names
         with connect(self._dsn, job=names.job, role="prepare") as session:
@@ -131,7 +132,12 @@ class PgoutputStream:
             watch=session,
             timeout=self._slot_timeout,
             waiting=_tell_waiting,
+            interrupted=self._interrupted,
         )
+
+    def interrupt(self) -> None:
+        """See Stream.interrupt."""
+        self._interrupted.set()
 
     def drop(self) -> None:
         """See Stream.drop. A slot of that name in another database is left alone."""

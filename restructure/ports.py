@@ -46,6 +46,11 @@ class Stream(Protocol):
         returned position is certain to be delivered.
         """
 
+    def interrupt(self) -> None:
+        """Let no :meth:`prepare` of this object wait any more: one that does, or would, raises
+        Interrupted soon and leaves nothing half-made. May be called again and again.
+        """
+
     def open(self, watched: Watched, position: str) -> None:
         """Start reading after ``position``. Raises StreamGap if that is not possible."""
 

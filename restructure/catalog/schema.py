@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from restructure.errors import OperatorNeeded
+from restructure.errors import OperatorNeeded, UsageError
 from restructure.model.names import STATE_SCHEMA
 from restructure.postgres.connect import Connection
 
@@ -77,7 +77,19 @@ CREATE TABLE restructure.journal (
 
 
 def exists(connection: Connection) -> bool:
-    """Whether this database has our state schema."""
+    """Whether this database has our state schema. Raises UsageError where it is another role's."""
+    schema = connection.execute(
+        """SELECT has_schema_privilege(oid, 'USAGE'), pg_get_userbyid(nspowner), current_user
+           FROM pg_namespace WHERE nspname = 'restructure'"""
+    ).fetchone()
+    if schema is None:
+        return False
+    allowed, owner, role = schema
+    if not allowed:
+        raise UsageError(
+            f"the jobs of this database belong to {owner}, and {role} may not look at them",
+            hint=f"Run as {owner}, or GRANT {owner} TO {role}.",
+        )
     row = connection.execute("SELECT to_regclass('restructure.job') IS NOT NULL").fetchone()
     return bool(row and row[0])
 

@@ -31,6 +31,7 @@ class Control:
         self.throttled: str | None = None
         self.slowed: str | None = None
         self._stop_reason: Interrupted | None = None
+        self._interrupt: Callable[[], None] | None = None
         self._running: dict[int, Connection] = {}
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()
@@ -103,6 +104,22 @@ class Control:
                     self._cancelled.discard(id(connection))
 
     @contextlib.contextmanager
+    def interruptible(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """While inside, a request to stop calls ``interrupt``, again and again until it acts.
+
+        Interrupted is raised as the reason why everything stops.
+        """
+        self._interrupt = interrupt
+        try:
+            self.check()
+            yield
+        except Interrupted:
+            self.check()
+            raise
+        finally:
+            self._interrupt = None
+
+    @contextlib.contextmanager
     def _cancellable(self, connection: Connection) -> Iterator[bool]:
         """Whether ``connection`` may run a statement now; from here on a pause cancels it."""
         with self._lock:
@@ -120,6 +137,9 @@ class Control:
         with self._lock:
             running = list(self._running.values())
             self._cancelled |= self._running.keys()
+        interrupt = self._interrupt
+        if interrupt is not None and self.stopped:
+            interrupt()
         for connection in running:
             with contextlib.suppress(psycopg.Error):
                 connection.cancel_safe(timeout=5)

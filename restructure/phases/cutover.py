@@ -155,6 +155,12 @@ def _lock(work: Work, session: Connection, swap: Swap) -> None:
     source = work.source.relation.identifier
     session.execute("SELECT set_config('lock_timeout', %s, true)", (_EVICT_TIMEOUT,))
     session.execute(sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(source))
+    # nobody but an autovacuum can hold the shadow
+    session.execute(
+        sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(
+            work.made_shadow().relation.identifier
+        )
+    )
     milliseconds = int(work.plan.cutover.lock_timeout.total_seconds() * 1000)
     session.execute("SELECT set_config('lock_timeout', %s, true)", (f"{milliseconds}ms",))
     failpoint("cutover.before lock")

@@ -29,7 +29,8 @@ def run(work: Work, loaded: LoadedPlan) -> None:
     """
     with work.state.transaction():
         work.spool.create(work.state)
-    position = work.stream.prepare(work.watched)
+    with work.control.interruptible(work.stream.interrupt):
+        position = work.stream.prepare(work.watched)
     failpoint("setup.stream")
     with work.state.transaction():
         spool.store_position(work.state, work.job.id, position)

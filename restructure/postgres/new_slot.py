@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from contextlib import suppress
 import psycopg
 from psycopg import pq, sql
 
-from restructure.errors import NotNow, OperatorNeeded
+from restructure.errors import Interrupted, NotNow, OperatorNeeded
 from restructure.model.lsn import Lsn
 from restructure.postgres.connect import Connection, connect_replication
 from restructure.postgres.settled import Holder, name_holders
@@ -50,6 +51,7 @@ def create_slot(
     watch: Connection,
     timeout: float = 30.0,
     waiting: Waiting | None = None,
+    interrupted: threading.Event | None = None,
 ) -> Lsn:
     """Make the slot and return where it starts; everything that commits after is delivered.
 
@@ -60,9 +62,11 @@ def create_slot(
     ``watch`` is an autocommit session of the same database; no transaction of ours may be open,
     for it would be waited for. ``waiting`` is told who is waited for, first at once and then
     every few seconds; it may raise to stop. Raises NotNow naming them after ``timeout`` seconds,
-    and OperatorNeeded where the server refuses. Whatever is raised, no half-made slot stays.
+    Interrupted soon after ``interrupted`` is set, and OperatorNeeded where the server refuses.
+    Whatever is raised, no half-made slot stays.
     """
     tell = waiting or (lambda holders: None)
+    interrupted = interrupted or threading.Event()
     holders = blockers(watch)
     if holders:
         tell(holders)
@@ -74,7 +78,7 @@ def create_slot(
             .as_bytes(session)
         )
         try:
-            _wait_for_answer(session, name, watch, timeout, tell)
+            _wait_for_answer(session, name, watch, timeout, tell, interrupted)
         except BaseException:
             # Closing our end is not enough: a server that waits for a transaction does not look
             # at its client, and the half-made slot would hold back WAL until then.
@@ -91,7 +95,12 @@ def create_slot(
 
 
 def _wait_for_answer(
-    session: psycopg.Connection, name: str, watch: Connection, timeout: float, tell: Waiting
+    session: psycopg.Connection,
+    name: str,
+    watch: Connection,
+    timeout: float,
+    tell: Waiting,
+    interrupted: threading.Event,
 ) -> None:
     poll = select.poll()
     poll.register(session.pgconn.socket, select.POLLIN)
@@ -99,6 +108,8 @@ def _wait_for_answer(
     next_tell = time.monotonic() + _TELL_EVERY
     session.pgconn.flush()
     while session.pgconn.is_busy():
+        if interrupted.is_set():
+            raise Interrupted(f"interrupted while replication slot {name} was being made")
         now = time.monotonic()
         if now >= deadline:
             raise NotNow(

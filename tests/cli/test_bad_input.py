@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from restructure.demo.server import Server
 from tests.checks.build import role
 from tests.checks.fake_pooler import FakePooler
-from tests.cli.command import document, restructure
+from tests.cli.command import Running, document, restructure
 from tests.fix_server import FreshServer
 from tests.pipeline.tool import leftovers
 
@@ -129,6 +129,7 @@ TABLES = {
         "CREATE TABLE t (id integer PRIMARY KEY) USING other",
     ),
     "a view": Bad("public.t is a view", setup="CREATE VIEW t AS SELECT 1 AS id"),
+    "a schema named like ours": Bad("it is not ours", setup=TABLE + "CREATE SCHEMA restructure"),
     "a publication of everything": Bad(
         "publication wide is FOR ALL TABLES", setup=TABLE + "CREATE PUBLICATION wide FOR ALL TABLES"
     ),
@@ -136,16 +137,16 @@ TABLES = {
 
 
 @contextmanager
-def unchanged(dsn: str, *, ours: list[str] | None = None) -> Iterator[None]:
+def unchanged(dsn: str) -> Iterator[None]:
     """Whatever the command inside does, it leaves the database as it was."""
 
     def state() -> object:
         with psycopg.connect(dsn) as session:
             return session.execute(_STATE).fetchall()
 
-    before = state()
+    before, ours = state(), leftovers(dsn)
     yield
-    assert leftovers(dsn) == (ours or [])
+    assert leftovers(dsn) == ours
     assert state() == before
 
 
@@ -304,8 +305,9 @@ def test_a_job_name_that_is_used_and_a_table_that_has_a_job(
     connection.execute(TABLE)
     connection.execute("CREATE TABLE u (id integer PRIMARY KEY)")
     assert restructure("run", plan, dsn=database).returncode == 0
-    ours = leftovers(database)
-    with unchanged(database, ours=ours):
+    with unchanged(database):
+        _, stranger = role(connection, database)
+        refused(plan, stranger, "the jobs of this database belong to postgres", code=2)
         for command in ("check", "run"):
             plan.write_text(BIGINT.replace("table: t", "table: u"))
             said = refused(plan, database, "another plan, for public.t", command=command, code=2)
@@ -337,6 +339,11 @@ def test_a_transaction_in_the_way_of_the_slot_is_named_after_a_timeout(
             other.execute("PREPARE TRANSACTION 'forgotten'")
         who = "prepared transaction 'forgotten'" if prepared else f"pid {other.info.backend_pid} "
         refused(plan, server.dsn, f"was not ready within 1 s; it waits for {who}", code=5)
+        plan.write_text(plan.read_text().replace("1s", "1h"))
+        with Running("run", plan, "-v", dsn=server.dsn) as tool:
+            tool.said("making the slot waits for")
+            tool.interrupt()
+            assert tool.finish() == 130
         assert not [name for name in leftovers(server.dsn) if name.startswith("slot")]
         assert restructure("abort", "j", "--yes", dsn=server.dsn).returncode == 0
         assert leftovers(server.dsn) == []
@@ -354,6 +361,30 @@ def test_a_default_that_create_forgets_is_a_warning(
         said = refused(plan, database, "id of public.t is an identity", command="check", code=0)
     assert "note of public.t has DEFAULT 'x'" in said
     assert "n of public.t has" not in said
+
+
+@pytest.mark.pg_at_least(18)  # tests/pipeline has every phase and version
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("ALTER TABLE t ADD COLUMN x integer", "x"),
+        ("ALTER TABLE t DROP CONSTRAINT t_pkey", "key"),
+        ("SELECT pg_replication_slot_advance('restructure_j', pg_current_wal_lsn())", "moved"),
+        ("SELECT pg_drop_replication_slot('restructure_j')", "gone"),
+    ],
+    ids=["a column added", "the key dropped", "the slot moved", "the slot dropped"],
+)
+def test_harm_done_to_a_job_that_nobody_attends_needs_an_operator(
+    connection: psycopg.Connection, database: str, plan: Path, harm: str, words: str
+) -> None:
+    connection.execute(TABLE)
+    assert restructure("run", plan, dsn=database).returncode == 0
+    connection.execute("INSERT INTO t VALUES (1000)")
+    connection.execute(harm.encode())
+    said = refused(plan, database, words, code=6)
+    assert "hint: " in said
+    assert restructure("abort", "j", "--yes", dsn=database).returncode == 0
+    assert leftovers(database) == []
 
 
 @pytest.mark.parametrize("command", ["status", "pause", "resume", "cutover", "abort", "finalize"])

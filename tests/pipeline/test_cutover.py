@@ -129,29 +129,36 @@ def test_defaults_of_the_role_do_not_reach_our_sessions(
     assert connection.execute("SELECT code FROM items WHERE id = -1").fetchone() == ("late",)
 
 
-def test_an_autovacuum_in_the_way_is_evicted(database: str, connection: psycopg.Connection) -> None:
+@pytest.mark.parametrize("table", ["items", "restructure_items.items"], ids=["source", "shadow"])
+def test_an_autovacuum_in_the_way_is_evicted(
+    database: str, connection: psycopg.Connection, table: str
+) -> None:
     """With a lock_timeout below deadlock_timeout alone, no attempt would ever get past it."""
     ready(database, connection, rows=20_000)
-    connection.execute(
-        "ALTER TABLE items SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
-        " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)"
-    )
     connection.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
     connection.execute("SELECT pg_reload_conf()")
     try:
-        connection.execute("UPDATE items SET body = 'again'")
         with Tool(database, plan(), Wish(stay=True)) as tool:
-            tool.until(lambda: vacuumed(connection))
+            tool.until(lambda: bool(tool.progress))
+            connection.execute(
+                sql.SQL(
+                    "ALTER TABLE {} SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
+                    " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)"
+                ).format(sql.Identifier(*table.split(".")))
+            )
+            connection.execute("UPDATE items SET body = 'again'")
+            tool.until(lambda: vacuumed(connection, table))
             connection.execute("UPDATE restructure.job SET request = 'cutover'")
             assert tool.finish().phase == Phase.LIVE
+            assert not any("lock" in detail.get("why", "") for _, _, detail in tool.events)
     finally:
         connection.execute("ALTER SYSTEM RESET autovacuum_naptime")
         connection.execute("SELECT pg_reload_conf()")
 
 
-def vacuumed(connection: psycopg.Connection) -> bool:
+def vacuumed(connection: psycopg.Connection, table: str) -> bool:
     row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = 'items'::regclass)"
+        "SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = %s::regclass)", (table,)
     ).fetchone()
     return row == (True,)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from restructure.checks.context import CheckContext
 from restructure.errors import Finding
-from restructure.model.names import Names
+from restructure.model.names import STATE_SCHEMA, Names
 from restructure.model.phase import ENDED
 
 NAME = "names_taken"
@@ -15,6 +15,7 @@ _JOBS = """
 SELECT name, phase, source::int8, source_name FROM restructure.job
 WHERE phase <> ALL(%(ended)s) ORDER BY id
 """
+_STATE = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(name)s"
 _TAKEN = """
 SELECT 'replication slot', slot_name::text FROM pg_catalog.pg_replication_slots
 WHERE slot_name = %(slot)s
@@ -28,6 +29,12 @@ SELECT 'schema', nspname FROM pg_catalog.pg_namespace WHERE nspname IN (%(shadow
 def find(context: CheckContext) -> Iterator[Finding]:
     names, table = context.job, context.table.relation
     known = context.row("SELECT pg_catalog.to_regclass('restructure.job')") != (None,)
+    if not known and context.rows(_STATE, name=STATE_SCHEMA):
+        yield Finding(
+            NAME,
+            f"there is a schema named {STATE_SCHEMA} already, and it is not ours",
+            "Jobs keep their state in a schema of that name: rename yours.",
+        )
     jobs = context.rows(_JOBS, ended=[str(phase) for phase in ENDED]) if known else []
     resumed = False
     for name, phase, source, source_name in jobs:
