@@ -24,7 +24,7 @@ demo: $(READY)
 	$(VENV)/bin/restructure demo $(ARGS)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(VENV)/bin/python -m pytest -n 5 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
