@@ -27,6 +27,10 @@ _LOOK_UP_EVERY = 0.001
 """Seconds after which a storer that waits for company notices that somebody waits for it."""
 
 
+LINGER = 0.05
+"""Seconds: some twenty small transactions of ours a second at most, and nobody waits for one."""
+
+
 class Capture:
     """Feeds the spool of one job from its stream.
 
@@ -39,7 +43,7 @@ class Capture:
     ) -> None:
         self.stream = stream
         self.spool = spool
-        self.linger = 0.05
+        self.linger = LINGER
         self.stored_keys = 0
         self.last_stored = time.monotonic()
         self.newest_commit: int | None = None
@@ -147,13 +151,17 @@ class Capture:
     def _write(self, connection: Connection, batches: list[Batch]) -> None:
         """Keys and position in one transaction that is flushed (synchronous_commit = local); then confirm.
 
-        A confirmed position that were not durable would let a crash lose what it covers.
+        A confirmed position that were not durable would let a crash lose what it covers. Where
+        somebody waits for a fence and nothing came with it, there is nothing to make
+        durable: a later batch stores the position.
         """
         position = batches[-1].position
-        with connection.transaction():
-            rows = self.spool.append(connection, batches)
-            catalog.store_position(connection, self._job, position)
-        self.stream.confirm(position)
+        rows = 0
+        if not (self._urgent.is_set() and all(batch.empty for batch in batches)):
+            with connection.transaction():
+                rows = self.spool.append(connection, batches)
+                catalog.store_position(connection, self._job, position)
+            self.stream.confirm(position)
         with self._moved:
             self.position = position
             self.stored_keys += rows

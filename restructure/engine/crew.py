@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
 from restructure.errors import Interrupted
+
+_SWITCH = 0.001
 
 
 class Crew:
@@ -17,6 +20,9 @@ class Crew:
     """
 
     def __init__(self) -> None:
+        # a thread that hears from the server takes over within a millisecond, not within five: the last
+        # ones of them do so under the swap's lock
+        sys.setswitchinterval(_SWITCH)
         self.stopping = threading.Event()
         self._standing: list[threading.Thread] = []
         self.on_failure: Callable[[], None] = lambda: None

@@ -23,6 +23,7 @@ from psycopg import sql
 
 from restructure.catalog import job as jobs
 from restructure.engine.applier import LastKeys
+from restructure.engine.capture import LINGER
 from restructure.engine.drift import Guard
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
@@ -255,6 +256,7 @@ def _rest(work: Work, attempt: int) -> None:
     """Wait longer after each try, with jitter, keeping the shadow in step meanwhile."""
     pause = min(_LONGEST_PAUSE, 0.25 * 1.5**attempt) * random.uniform(0.5, 1.0)
     deadline = time.monotonic() + pause
+    work.running_capture().linger = LINGER
     while time.monotonic() < deadline:
         work.control.checkpoint()
         if not apply_pending(work):
