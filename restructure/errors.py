@@ -50,7 +50,9 @@ class PlanError(RestructureError):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, place: Place | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, place: Place | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(f"{place}: {message}" if place else message, hint=hint)
         self.place = place
 

@@ -174,7 +174,12 @@ class Runner:
             self._walk(work, loaded, wish)
         except BaseException as error:
             failure = crew.failure or error
-            _note(work, failure)
+            crew.dismiss()
+            if _nothing_begun(work, failure):
+                with contextlib.suppress(psycopg.Error, RestructureError):
+                    abort.run(state, self._dsn, jobs.reload(state, job.id), work.token)
+            else:
+                _note(work, failure)
             raise failure from None if failure is error else error
         finally:
             crew.dismiss()
@@ -258,6 +263,15 @@ def _start_capture(work: Work) -> None:
     capture = Capture(work.stream, work.spool, work.dsn, work.job.id, work.job.name, work.control)
     work.capture = capture
     capture.start(work.watched, position)
+
+
+def _nothing_begun(work: Work, failure: BaseException) -> bool:
+    """Whether setup was refused: then all is put back, for there is nothing yet to resume."""
+    return (
+        work.phase in (Phase.PLANNED, Phase.SETUP)
+        and isinstance(failure, RestructureError)
+        and not isinstance(failure, Interrupted | Retryable | LostToken)
+    )
 
 
 def _note(work: Work, error: BaseException) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors as pg
@@ -201,41 +201,43 @@ class LastKeys:
         self._session = session
         self._transform = transform
         spool = transform.spool
-        self._look = (
-            sql.SQL(
+        self._statements: dict[str, sql.Composed] = {
+            "look": sql.SQL(
                 "SELECT count(*), array_agg(DISTINCT truncated) FILTER (WHERE truncated IS NOT NULL"
                 " AND NOT coalesce(pg_visible_in_snapshot(xid, {}::pg_snapshot), false)),"
                 " EXISTS (SELECT FROM {}) FROM {}"
-            )
-            .format(sql.Literal(copy_snapshot), spool.quarantine, spool.table)
-            .as_bytes(session)
-        )
-        self._statements = [
-            (sql.SQL("EXPLAIN ") + statement).as_bytes(session).replace(b"%%", b"%")
-            for statement in (transform.delete_spooled(), transform.insert_spooled())
-        ] + [sql.SQL("DELETE FROM {}").format(spool.table).as_bytes(session)]
+            ).format(sql.Literal(copy_snapshot), spool.quarantine, spool.table),
+            "delete": transform.delete_spooled(),
+            "insert": transform.insert_spooled(),
+            "forget": sql.SQL("DELETE FROM {}").format(spool.table),
+        }
 
     def warm_up(self) -> None:
-        """Plan every statement once, which fills this session's caches."""
+        """Prepare and plan every statement, which also fills this session's caches."""
         force_index_lookups(self._session)
-        self._session.execute(self._look)
-        for statement in self._statements[:-1]:
-            self._session.execute(statement)
+        # planning takes longer than all else under the lock: plan once, before
+        self._session.execute("SET plan_cache_mode = force_generic_plan")
+        for name, statement in self._statements.items():
+            prepared = sql.Identifier(f"restructure_{name}")
+            text = statement.as_string(self._session).replace("%%", "%")
+            self._session.execute(sql.SQL("PREPARE {} AS {}").format(prepared, sql.SQL(text)))
+            self._session.execute(sql.SQL("EXPLAIN EXECUTE {}").format(prepared))
 
     def apply(self) -> int:
         """Apply; return how many spool rows that were. Raises NotNow where a row is in quarantine."""
-        count, truncated, refused = self._one(self._look)
+        count, truncated, refused = self._one("EXECUTE restructure_look")
         if refused:
             why = ", ".join(self._transform.spool.refusals(self._session))
             raise NotNow(f"a row is refused by the new shape: {why}")
         if count:
             for relation in truncated or ():
                 empty(self._session, self._transform, relation)
-            for statement in self._statements:
-                self._session.execute(statement.removeprefix(b"EXPLAIN "))
+            self._session.execute(
+                "EXECUTE restructure_delete; EXECUTE restructure_insert; EXECUTE restructure_forget"
+            )
         return int(count)
 
-    def _one(self, query: bytes) -> tuple[Any, ...]:
+    def _one(self, query: LiteralString) -> tuple[Any, ...]:
         row = self._session.execute(query).fetchone()
         assert row is not None
         return row

@@ -110,9 +110,10 @@ def _attempt(work: Work, guard: Guard) -> Held:
             session, work.transform(), jobs.reload(work.state, work.job.id).copy_snapshot
         )
         last_keys.warm_up()
-        # planning this takes longer than all else under the lock: plan it once, before
-        session.execute("SET plan_cache_mode = force_generic_plan")
         guard.check(session)
+        # what is merged now is not merged under the lock: no lingering from here on
+        work.running_capture().linger = 0.0
+        work.fence()
         apply_all(work)
         failpoint("cutover.prepared")
         session.autocommit = False
@@ -180,7 +181,6 @@ def _swap_under_lock(
     budget = work.plan.cutover.lock_budget.total_seconds()
     deadline = time.monotonic() + budget
     capture = work.running_capture()
-    capture.linger = 0.0
     fence = capture.stream.fence()
     failpoint("cutover.locked")
     ours = {leaf.oid for leaf in work.source.leaves} | {work.source.relation.oid}
@@ -194,9 +194,9 @@ def _swap_under_lock(
     session.execute(
         "SELECT set_config('statement_timeout', %s, true)", (f"{int(budget * 1000)}ms",)
     )
-    if guard.check(session).soft != carried:
-        raise NotNow("grants, comments or settings of the table changed just before the lock")
-    _require_whole_stream(work)
+    work.crew.run_all(
+        [lambda: _require_whole_stream(work), lambda: _require_same(guard, carried, session)]
+    )
     capture.wait_for(fence, deadline - time.monotonic())
     failpoint("cutover.drained")
     keys = last_keys.apply()
@@ -208,6 +208,12 @@ def _swap_under_lock(
     if time.monotonic() > deadline:
         raise NotNow("the swap took longer than lock_budget")
     return keys
+
+
+def _require_same(guard: Guard, carried: Parts, session: Connection) -> None:
+    """The source as it was when the swap was composed. Raises SchemaDrift, or NotNow."""
+    if guard.check(session).soft != carried:
+        raise NotNow("grants, comments or settings of the table changed just before the lock")
 
 
 def _require_whole_stream(work: Work) -> None:

@@ -118,7 +118,9 @@ def describe(dsn: str) -> str:
     """Where a DSN leads, without its password."""
     words = conninfo_to_dict(dsn)
     words.pop("password", None)
-    shown = " ".join(f"{name}={words[name]}" for name in ("host", "port", "dbname", "user") if words.get(name))
+    shown = " ".join(
+        f"{name}={words[name]}" for name in ("host", "port", "dbname", "user") if words.get(name)
+    )
     return f"Tried {shown}." if shown else "Tried libpq's own defaults and PG* variables."
 
 

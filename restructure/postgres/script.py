@@ -48,6 +48,8 @@ class Script:
         ``prepare=True`` makes it travel by the extended protocol, in which the server
         itself refuses a second statement behind a semicolon.
         """
-        composed = sql.SQL("{}").format(sql.SQL(statement) if isinstance(statement, str) else statement)
+        composed = sql.SQL("{}").format(
+            sql.SQL(statement) if isinstance(statement, str) else statement
+        )
         self.steps.append(Step(composed.as_string(self.connection), lock, why))
         self.connection.execute(composed, prepare=True)

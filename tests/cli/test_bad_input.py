@@ -339,6 +339,7 @@ def test_a_transaction_in_the_way_of_the_slot_is_named_after_a_timeout(
             other.execute("PREPARE TRANSACTION 'forgotten'")
         who = "prepared transaction 'forgotten'" if prepared else f"pid {other.info.backend_pid} "
         refused(plan, server.dsn, f"was not ready within 1 s; it waits for {who}", code=5)
+        assert leftovers(server.dsn) == []
         plan.write_text(plan.read_text().replace("1s", "1h"))
         with Running("run", plan, "-v", dsn=server.dsn) as tool:
             tool.said("making the slot waits for")
