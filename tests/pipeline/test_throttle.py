@@ -305,7 +305,12 @@ def test_a_replica_that_lags_holds_the_copy(
     ):
         tool.until(lambda: gate.reached)
         replica.execute("SELECT pg_wal_replay_pause()")
-        tool.until(lambda: any("replica reserve is" in str(p.throttled) for _, p in tool.progress))
+        # a paused standby lags only once there is something that it has not replayed
+        items.execute("UPDATE items SET amount = 7 WHERE id = 5")
+        looked = len(tool.progress)
+        tool.until(
+            lambda: any("reserve is" in str(p.throttled) for _, p in tool.progress[looked + 1 :])
+        )
         gate.open()
         look_again(tool)
         assert value(items, CHUNKS) == 1, "the copy went on"
