@@ -84,11 +84,14 @@ class Writers:
             with psycopg.connect(self._dsn, autocommit=True) as session:
                 while not self._stop.wait(0.002):
                     step = chance.choice(self._steps)
-                    with session.transaction():
-                        if callable(step):
-                            step(session, chance)
-                        else:
-                            run(session, step)
+                    try:
+                        with session.transaction():
+                            if callable(step):
+                                step(session, chance)
+                            else:
+                                run(session, step)
+                    except psycopg.errors.SerializationFailure:
+                        continue  # two clients moved one row between partitions: one tries again
                     self.acknowledged += 1
         except BaseException as error:  # raised again by stop
             self._failures.append(error)
