@@ -22,8 +22,8 @@ from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection, connect
 
 _LARGEST_CHUNK = 512
-"""Blocks (4 MB at the usual 8 kB, no slower than larger ones): a chunk's transaction stays below logical_decoding_work_mem
-(64 MB), past which every slot of the cluster would spill it to disk."""
+"""Blocks (4 MB at the usual 8 kB, no slower than larger ones): a chunk's transaction stays below
+logical_decoding_work_mem (64 MB), past which every slot of the cluster would spill it to disk."""
 _FIRST_CHUNK = 256
 _SLOWED = 4.0
 """While slowed down, the copier rests this many times as long as it works."""
