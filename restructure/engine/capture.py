@@ -45,8 +45,6 @@ class Capture:
         self.spool = spool
         self.linger = LINGER
         self.stored_keys = 0
-        self.last_stored = time.monotonic()
-        self.newest_commit: int | None = None
         self.position: str | None = None
         self._dsn = dsn
         self._job = job
@@ -165,9 +163,4 @@ class Capture:
         with self._moved:
             self.position = position
             self.stored_keys += rows
-            self.last_stored = time.monotonic()
-            self.newest_commit = next(
-                (batch.committed for batch in reversed(batches) if batch.committed is not None),
-                self.newest_commit,
-            )
             self._moved.notify_all()

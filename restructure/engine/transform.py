@@ -8,6 +8,7 @@ from restructure.catalog.spool import Spool
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
 from restructure.postgres.script import raw
+from restructure.postgres.settled import gate
 from restructure.shape.mapping import KeyPair, Mapping
 
 _COMMA = sql.SQL(", ")
@@ -17,7 +18,7 @@ _AT_CTID = sql.SQL("{0}.ctid = %(ctid)s::tid")
 _NEW = "restructure_new"
 _OLD = "restructure_old"
 
-SETTLED = sql.SQL("pg_visible_in_snapshot(xid, pg_current_snapshot())")
+SETTLED = gate(sql.Identifier("xid"))
 """True where the statement's own snapshot can see the transaction that dirtied the key.
 
 A commit is decoded as soon as its record is flushed, which is before it is visible (PostgreSQL,
