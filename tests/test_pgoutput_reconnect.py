@@ -102,7 +102,7 @@ def test_a_reader_ended_within_a_transaction_gets_the_rest(
     wanted = _insert(connection, 1, 200_000)
     first = stream.poll(PATIENCE, 1000)
     assert first is not None
-    assert first.key_count == 1000
+    assert 0 < first.key_count <= 1000, "a slow server may have sent less, never all"
     _end_reader(connection)
     batches = [first, *until_fence(stream)]
     assert set(keys_of(batches)) == wanted
