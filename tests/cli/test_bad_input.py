@@ -17,6 +17,7 @@ from tests.checks.build import role
 from tests.checks.fake_pooler import FakePooler
 from tests.cli.command import Running, document, restructure
 from tests.fix_server import FreshServer
+from tests.pipeline.moments import wait_until_released
 from tests.pipeline.tool import leftovers
 
 TABLE = """
@@ -381,6 +382,7 @@ def test_harm_done_to_a_job_that_nobody_attends_needs_an_operator(
     connection.execute(TABLE)
     assert restructure("run", plan, dsn=database).returncode == 0
     connection.execute("INSERT INTO t VALUES (1000)")
+    wait_until_released(connection)
     connection.execute(harm.encode())
     said = refused(plan, database, words, code=6)
     assert "hint: " in said

@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.cli.command import Running, document, environment, restructure
 from tests.cli.conftest import ROWS, Gate
+from tests.pipeline.moments import wait_until_released
 
 READY = "the shadow is in step"
 
@@ -291,6 +292,7 @@ def test_a_slot_that_is_gone_is_seen_without_a_runner(
     items: psycopg.Connection, database: str, plan: Path
 ) -> None:
     assert restructure("run", plan, dsn=database).returncode == 0
+    wait_until_released(items)
     items.execute("SELECT pg_drop_replication_slot('restructure_items')")
     assert "gone" in str(status(database)["stream_error"])
     done = restructure("cutover", "items", dsn=database)

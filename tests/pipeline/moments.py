@@ -24,6 +24,12 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+def wait_until_released(session: psycopg.Connection) -> None:
+    """A walsender whose reader has gone needs a moment to let go of its slot."""
+    in_use = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE database = current_database() AND active)"
+    eventually(lambda: not value(session, in_use), "no slot is in use")
+
+
 def value(session: psycopg.Connection, query: str, *words: object) -> object:
     """The first column of the first row."""
     row = session.execute(query, words or None).fetchone()  # type: ignore[arg-type]

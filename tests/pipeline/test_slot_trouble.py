@@ -18,6 +18,7 @@ from tests.pipeline.moments import (
     eventually,
     settings,
     value,
+    wait_until_released,
 )
 from tests.pipeline.tool import Tool, leftovers, run_to_live
 from tests.workload import PLAN, seed
@@ -147,6 +148,7 @@ def test_a_stream_spoiled_while_nobody_ran_the_job_is_a_gap(
 ) -> None:
     with Tool(database, ITEMS, Wish()) as tool:
         assert tool.finish().phase == Phase.READY
+    wait_until_released(items)
     trouble(items)
     with pytest.raises(StreamGap) as gap:
         run_to_live(database, ITEMS)
@@ -175,6 +177,7 @@ def test_changes_that_somebody_else_took_from_the_slot_are_missed(
 ) -> None:
     with Tool(database, ITEMS, Wish()) as tool:
         tool.finish()
+    wait_until_released(items)
     items.execute("UPDATE items SET amount = 7777 WHERE id = 5")
     taken = items.execute(
         "SELECT count(*) FROM pg_logical_slot_get_binary_changes('restructure_items', NULL, NULL,"
