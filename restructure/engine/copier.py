@@ -72,9 +72,7 @@ class Copier:
         try:
             while (chunk := self._take()) is not None:
                 self._control.checkpoint(throttle=True)
-                session = session or connect(
-                    self._dsn, job=self._job_name, role=f"copy {number + 1}"
-                )
+                session = session or self._connect(number)
                 began = time.monotonic()
                 self._copy_chunk(session, chunk)
                 spent = time.monotonic() - began
@@ -89,6 +87,12 @@ class Copier:
         finally:
             if session is not None:
                 session.close()
+
+    def _connect(self, number: int) -> Connection:
+        session = connect(self._dsn, job=self._job_name, role=f"copy {number + 1}")
+        # a chunk lost in a crash is copied again, for its row in the catalog is lost with it
+        session.execute("SET synchronous_commit = off")
+        return session
 
     def _take(self) -> Range | None:
         with self._lock:
