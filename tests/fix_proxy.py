@@ -130,6 +130,8 @@ class Proxy:
                     self._holding.set()
                     self._hearing.wait()
                 target.sendall(block)
+        # A deaf network does not tell that the other side has hung up either.
+        self._hearing.wait()
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -20,6 +20,9 @@ from restructure.demo.server import Server
 
 USUAL = (15, 18)
 
+_QUIET = {"autovacuum_naptime": "1d"}
+"""No autovacuum comes by chance: its transactions and locks would be in what a test looks at."""
+
 FreshServer = Callable[..., Server]
 
 
@@ -72,7 +75,7 @@ def running_servers() -> Iterator[Callable[[int], Server]]:
 
         def running(version: int) -> Server:
             if version not in servers:
-                servers[version] = stack.enter_context(Server(version))
+                servers[version] = stack.enter_context(Server(version, settings=_QUIET))
             return servers[version]
 
         yield running
@@ -122,8 +125,7 @@ def fresh_database(server: Server) -> Iterator[str]:
         with psycopg.connect(server.dsn_of(name), autocommit=True) as inside:
             _free(inside)
         with psycopg.connect(server.dsn, autocommit=True) as admin:
-            _drop_slots(admin, name)
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            _drop(admin, name)
             for role in _roles(admin) - roles:
                 admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
@@ -142,6 +144,18 @@ def _free(inside: psycopg.Connection) -> None:
         inside.execute(sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(subscription))
         inside.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(subscription))
         inside.execute(sql.SQL("DROP SUBSCRIPTION {}").format(subscription))
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    """The server gives those whom it ends 5 s to go, which on a busy machine may be too few."""
+    for left in reversed(range(12)):
+        _drop_slots(admin, name)
+        try:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            return
+        except psycopg.errors.ObjectInUse:
+            if not left:
+                raise
 
 
 def _drop_slots(admin: psycopg.Connection, name: str) -> None:

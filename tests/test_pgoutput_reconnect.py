@@ -101,6 +101,8 @@ def test_a_reader_ended_within_a_transaction_gets_the_rest(
     stream.open(watched, stream.prepare(watched))
     wanted = _insert(connection, 1, 200_000)
     first = stream.poll(PATIENCE, 1000)
+    while first is not None and first.empty:  # a position alone, for which time had come
+        first = stream.poll(PATIENCE, 1000)
     assert first is not None
     assert 0 < first.key_count <= 1000, "a slow server may have sent less, never all"
     _end_reader(connection)
@@ -140,13 +142,15 @@ def test_a_server_that_stays_away_is_reported(
 ) -> None:
     stream = make(proxy.dsn)
     stream.open(watched, stream.prepare(watched))
-    monkeypatch.setattr(reader, "PATIENCE", 0.5)
     proxy.refuse()
     proxy.cut()
     deadline = time.monotonic() + PATIENCE
-    with pytest.raises(Retryable, match="could not be had back"):
-        while time.monotonic() < deadline:
-            stream.poll(0.1, 100)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(reader, "PATIENCE", 0.5)
+        with pytest.raises(Retryable, match="could not be had back"):
+            while time.monotonic() < deadline:
+                stream.poll(0.1, 100)
+    # The old reader may still hold the slot, which takes more than one try.
     proxy.heal()
     wanted = _insert(connection, 1, 3)
     assert set(keys_of(until_fence(stream))) == wanted
@@ -160,7 +164,8 @@ def test_a_deaf_network_is_given_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The connection stays open and nothing arrives: silence itself must be noticed."""
-    stream = make(proxy.dsn, sender_timeout=0.3)
+    # Not shorter: a server that gives us up before the network is deaf leaves no silence to hear.
+    stream = make(proxy.dsn, sender_timeout=1)
     stream.open(watched, stream.prepare(watched))
     until_fence(stream)
     proxy.deafen()
@@ -180,7 +185,7 @@ def test_a_reader_left_behind_by_ourselves_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A process was killed and its half-open session still holds the slot."""
-    monkeypatch.setattr(reader, "PATIENCE", 5.0)
+    monkeypatch.setattr(reader, "PATIENCE", 30.0)
     left, fresh = make(sender_timeout=600), make()
     position = left.prepare(watched)
     left.open(watched, position)

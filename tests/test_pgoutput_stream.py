@@ -398,13 +398,19 @@ def test_a_reader_that_only_keeps_alive_is_not_given_up(
 ) -> None:
     """wal_sender_timeout ends a silent reader, also while the server's sending is blocked."""
     connection.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    stream = follow(watch(connection, "t", key=["id"]), sender_timeout=1)
+    timeout = 4.0  # on a busy machine we ourselves may come to nothing for a second or two
+    stream = follow(watch(connection, "t", key=["id"]), sender_timeout=timeout)
     before = _sender(connection)
-    connection.execute("INSERT INTO t SELECT generate_series(1, 100000)")
-    until_time = time.monotonic() + 3
-    while time.monotonic() < until_time:
+    insert = "INSERT INTO t SELECT generate_series(1, 100000)"
+    filling = threading.Thread(target=connection.execute, args=[insert])
+    filling.start()
+    until_time = 0.0
+    while filling.is_alive() or time.monotonic() < until_time:
+        if filling.is_alive():
+            until_time = time.monotonic() + 1.5 * timeout
         stream.keepalive()
         time.sleep(0.05)
+    filling.join()
     assert _sender(connection) == before
     assert len(keys_of(until_fence(stream))) == 100_000
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
@@ -16,7 +14,7 @@ from restructure.errors import Interrupted, NotNow
 from restructure.model.names import Names
 from restructure.postgres.connect import connect
 from restructure.postgres.settled import Holder, gate, old_snapshots, wait_for_writers, writers
-from tests.fix_server import FreshServer
+from tests.pipeline.moments import Ice
 from tests.stream_contract import PATIENCE, int_key, keys_of, until_fence, watch
 
 
@@ -155,41 +153,25 @@ def _xid(session: psycopg.Connection) -> int:
     return xid
 
 
-def test_what_was_decoded_is_held_back_until_it_is_visible(fresh_server: FreshServer) -> None:
+def test_what_was_decoded_is_held_back_until_it_is_visible(
+    session: psycopg.Connection, database: str
+) -> None:
     """A commit that waits for a standby is in the stream, and in no snapshot: the gate is shut
     and the barrier waits."""
-    server = fresh_server()
+    watched = watch(session, "t", key=["id"])
+    oids = [watched.relations[0].oid]
     with ExitStack() as stack:
-        session = stack.enter_context(closing(connect(server.dsn, job="t-settled")))
-        session.execute("CREATE TABLE t (id int PRIMARY KEY)")
-        watched = watch(session, "t", key=["id"])
-        stream = open_stream(server.dsn, Names.of("t-settled"), {})
+        stream = open_stream(database, Names.of("t-settled"), {})
         stack.callback(stream.drop)
         stream.open(watched, stream.prepare(watched))
-        session.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        session.execute("SELECT pg_reload_conf()")
-        client = stack.enter_context(psycopg.connect(server.dsn, autocommit=True))
-        deadline = time.monotonic() + PATIENCE
-        while client.execute("SHOW synchronous_standby_names").fetchone() != ("nobody",):
-            assert time.monotonic() < deadline
-        frozen = threading.Thread(target=client.execute, args=("INSERT INTO t VALUES (1)",))
-        frozen.start()
-        try:
-            while not session.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            ).fetchone():
-                assert time.monotonic() < deadline
-            origin = keys_of(until_fence(stream))[int_key(1)]
-            assert session.execute("SELECT id FROM t").fetchall() == []
-            assert not _settled(session, origin.xid)
-            with pytest.raises(NotNow, match=f"pid {client.info.backend_pid} "):
-                wait_for_writers(session, [watched.relations[0].oid], 0.2)
-        finally:
-            session.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            session.execute("SELECT pg_reload_conf()")
-            session.execute("SELECT pg_cancel_backend(%s)", [client.info.backend_pid])
-            frozen.join()
-        wait_for_writers(session, [watched.relations[0].oid], PATIENCE)
+        frozen = stack.enter_context(Ice(database)).freeze("INSERT INTO t VALUES (1)")
+        origin = keys_of(until_fence(stream))[int_key(1)]
+        assert session.execute("SELECT id FROM t").fetchall() == []
+        assert not _settled(session, origin.xid)
+        with pytest.raises(NotNow, match=f"pid {frozen.pid} "):
+            wait_for_writers(session, oids, 0.2)
+        frozen.release(session)
+        wait_for_writers(session, oids, PATIENCE)
         assert session.execute("SELECT id FROM t").fetchall() == [(1,)]
         assert _settled(session, origin.xid)
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -70,7 +71,11 @@ def test_a_slot_starts_where_it_says(watch: psycopg.Connection, database: str) -
     assert later is not None
     assert later.lag_bytes > 100_000
     assert later.retained_bytes >= later.lag_bytes
-    assert find_slot(watch, SLOT, job=JOB) == read_slot(watch, SLOT)
+    found = find_slot(watch, SLOT, job=JOB)
+    assert found is not None
+    # The server may write WAL of its own between two looks.
+    sizes = {"retained_bytes": 0, "lag_bytes": 0}
+    assert replace(found, **sizes) == replace(later, **sizes)
 
 
 def test_another_databases_transaction_is_named(

@@ -10,13 +10,14 @@ import pytest
 
 from restructure.postgres.locks import CONFLICTS, Mode, blockers, waiting_on
 from tests.carry.build import relation
+from tests.stream_contract import PATIENCE
 
 _STRONGEST: Mode = "ACCESS EXCLUSIVE"
 
 
 def waiting(connection: psycopg.Connection, pid: int) -> None:
     """Wait until the session ``pid`` waits for a lock."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         row = connection.execute("SELECT cardinality(pg_blocking_pids(%s))", [pid]).fetchone()
         if row and row[0]:
@@ -153,7 +154,7 @@ def test_a_parallel_query_is_one_blocker_and_not_one_for_each_worker(
         thread = threading.Thread(target=read)
         thread.start()
         holders: list[tuple[int]] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while len(holders) < 2 and time.monotonic() < deadline:
             holders = connection.execute(
                 "SELECT DISTINCT pid FROM pg_locks WHERE relation = 't'::regclass"

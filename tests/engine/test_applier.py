@@ -198,7 +198,7 @@ def test_an_applier_whose_session_was_ended_goes_on_with_new_ones(
     mark(connection, write(connection, 7, amount=1), 7)
     assert apply_all(applier) == 1
     connection.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE application_name LIKE 'restructure items apply%'"
     )
     mark(connection, write(connection, 8, amount=1), 8)

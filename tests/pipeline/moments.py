@@ -154,7 +154,12 @@ class Frozen:
     def release(self, admin: psycopg.Connection) -> None:
         """Let the commit become visible. The client has its answer when this returns."""
         while self._thread.is_alive():
-            admin.execute("SELECT pg_cancel_backend(%s)", [self.pid])
+            # Only while it waits: a second cancel could meet what comes after the wait.
+            admin.execute(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                " WHERE pid = %s AND wait_event_type IN ('IPC', 'Lock')",
+                [self.pid],
+            )
             self._thread.join(0.05)
         self._session.close()
         if self._failure is not None:

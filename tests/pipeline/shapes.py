@@ -26,6 +26,8 @@ Step = str | Callable[[Session, random.Random], None]
 
 JOB = "shape"
 RETIRED = Names.of(JOB).retired_schema
+ONE_TRY = {"attempts": 1, "lock_budget": "5s"}
+"""For a cutover that must fail. One that must not needs more, for a busy machine may spoil some."""
 
 
 def plan(table: str, *, alter: list[str] | None = None, **sections: object) -> str:

@@ -17,7 +17,8 @@ from tests.workload import PLAN, seed
 IMPATIENT = PLAN + "cutover: {{lock_timeout: 100ms, attempts: {attempts}}}\n"
 
 
-def plan(attempts: int = 2) -> str:
+def plan(attempts: int = 50) -> str:
+    """Tries enough that a busy machine may spoil some of them."""
     return IMPATIENT.format(name="items", attempts=attempts)
 
 
@@ -44,9 +45,9 @@ def test_who_holds_the_lock_is_named_and_the_next_try_succeeds(
     with psycopg.connect(database, application_name="nightly report") as reader:
         pid = reader.info.backend_pid
         reader.execute("SELECT count(*) FROM items")
-        with Tool(database, plan(attempts=50)) as tool:
-            why = tool.wait_for("cutover not yet")["why"]
-            assert str(pid) in why and "nightly report" in why
+        with Tool(database, plan()) as tool:
+            why = tool.not_yet(f"pid {pid} (")
+            assert "nightly report" in why
             assert reader.info.user in why
             reader.rollback()
             assert tool.finish().phase == Phase.LIVE
@@ -78,8 +79,8 @@ def test_a_prepared_transaction_in_the_way_is_named(
         other.execute(
             "BEGIN; UPDATE items SET amount = 7 WHERE id = 1; PREPARE TRANSACTION 'forgotten'"
         )
-    with Tool(database, plan(attempts=50)) as tool:
-        assert "forgotten" in tool.wait_for("cutover not yet")["why"]
+    with Tool(database, plan()) as tool:
+        tool.not_yet("forgotten")
         connection.execute("COMMIT PREPARED 'forgotten'")
         assert tool.finish().phase == Phase.LIVE
     assert connection.execute("SELECT amount FROM items WHERE id = 1").fetchone() == (7,)
@@ -94,9 +95,8 @@ def test_a_snapshot_from_before_the_copy_is_waited_for(
     with psycopg.connect(database, application_name="old reader") as old:
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         old.execute("SELECT * FROM elsewhere")
-        with Tool(database, plan(attempts=50)) as tool:
-            why = tool.wait_for("cutover not yet")["why"]
-            assert "old reader" in why and "snapshot" in why
+        with Tool(database, plan()) as tool:
+            tool.not_yet("old reader", "snapshot")
             old.rollback()
             assert tool.finish().phase == Phase.LIVE
 
@@ -150,7 +150,9 @@ def test_an_autovacuum_in_the_way_is_evicted(
             tool.until(lambda: vacuumed(connection, table))
             connection.execute("UPDATE restructure.job SET request = 'cutover'")
             assert tool.finish().phase == Phase.LIVE
-            assert not any("lock" in detail.get("why", "") for _, _, detail in tool.events)
+            # another reason, such as a slow stream, is none of the autovacuum's doing
+            missed = "the lock was not had"
+            assert not any(missed in detail.get("why", "") for _, _, detail in tool.events)
     finally:
         connection.execute("ALTER SYSTEM RESET autovacuum_naptime")
         connection.execute("SELECT pg_reload_conf()")
@@ -207,7 +209,7 @@ def test_a_statement_that_waited_for_the_swap_writes_to_the_new_table(
     client = threading.Thread(target=write)
     client.start()
     try:
-        job = run_to_live(database, plan(attempts=50))
+        job = run_to_live(database, plan())
     finally:
         done.set()
         client.join()
@@ -268,11 +270,11 @@ def test_a_swap_whose_connection_broke_before_the_commit_is_tried_again(
         if "cutover" in self.info.get_parameters().get("application_name", "") and not broken:
             broken.append(self.info.backend_pid)
             with psycopg.connect(database, autocommit=True) as other:
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", (self.info.backend_pid,))
+                other.execute("SELECT pg_terminate_backend(%s, 60000)", (self.info.backend_pid,))
         commit(self)
 
     monkeypatch.setattr(psycopg.Connection, "commit", lose_then_commit)
     with Tool(database, plan()) as tool:
         assert tool.finish().phase == Phase.LIVE
-        assert "before the swap was committed" in tool.wait_for("cutover not yet")["why"]
+        tool.not_yet("before the swap was committed")
     assert broken and type_of_id(connection) == "bigint"

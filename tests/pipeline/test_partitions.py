@@ -8,10 +8,12 @@ import pytest
 from restructure.errors import NotNow, SchemaDrift
 from restructure.model.phase import Phase
 from tests.pipeline.shapes import (
+    ONE_TRY,
     Session,
     Writers,
     ask_for_cutover,
     assert_transformed,
+    count,
     one,
     plan,
     restructure,
@@ -265,15 +267,17 @@ def test_rows_that_fit_no_partition_wait_for_their_owner(
         UPDATE t SET kind = 'c' WHERE id IN (5, 6)
         """,
     )
-    text = plan("t", create=PARTITIONED, cutover={"attempts": 1, "lock_budget": "5s"})
-    with Writers(database, STEPS[0]) as writers, until_ready(database, text) as tool:
+    once = plan("t", create=PARTITIONED, cutover=ONE_TRY)
+    refused = "SELECT count(*) FROM restructure.quarantine_shape"
+    with Writers(database, STEPS[0]) as writers, until_ready(database, once) as tool:
         tool.wait_for_phase(Phase.READY)
         run(connection, "UPDATE t SET kind = 'd' WHERE id = 7")
         writers.wait_for(10)
+        tool.until(lambda: count(connection, refused) == 3)
         ask_for_cutover(connection)
         with pytest.raises(NotNow, match="3 rows are refused by the new shape: CheckViolation"):
             tool.finish()
     run(connection, "UPDATE t SET kind = 'a' WHERE kind > 'b'")
-    with Tool(database, text) as tool:
+    with Tool(database, plan("t", create=PARTITIONED)) as tool:
         tool.finish()
     assert_transformed(connection, "t", "id, kind, v")

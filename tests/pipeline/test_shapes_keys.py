@@ -7,7 +7,16 @@ import pytest
 
 from restructure.errors import PreflightRefused
 from restructure.model.phase import Phase
-from tests.pipeline.shapes import assert_transformed, count, one, plan, restructure, run
+from restructure.runner import Wish
+from tests.pipeline.shapes import (
+    ask_for_cutover,
+    assert_transformed,
+    count,
+    one,
+    plan,
+    restructure,
+    run,
+)
 from tests.pipeline.tool import Tool
 
 ANY = "(SELECT k FROM t ORDER BY random() LIMIT 1)"
@@ -129,7 +138,8 @@ def test_a_key_of_any_type(database: str, connection: psycopg.Connection, kind: 
         INSERT INTO t SELECT {value}, n FROM generate_series(1, 2200) n
         """,
     )
-    with Tool(database, plan("t", alter=["ALTER v TYPE bigint"]), hold="catchup entered") as tool:
+    text = plan("t", alter=["ALTER v TYPE bigint"])
+    with Tool(database, text, Wish(stay=True), hold="catchup entered") as tool:
         tool.held()
         run(connection, f"UPDATE t SET k = {other}, v = -v WHERE v < 50; UPDATE t SET v = v + 1")
         tool.until(lambda: count(connection, "SELECT count(*) FROM restructure.spool_shape") > 2000)
@@ -139,6 +149,7 @@ def test_a_key_of_any_type(database: str, connection: psycopg.Connection, kind: 
             connection,
             f"DELETE FROM t WHERE v BETWEEN 60 AND 90; UPDATE t SET k = {other} WHERE v BETWEEN 100 AND 110",
         )
+        ask_for_cutover(connection)
         tool.finish()
     assert_transformed(connection, "t", "k, v::bigint")
 

@@ -8,6 +8,7 @@ import pytest
 from restructure.errors import NotNow, OperatorNeeded
 from restructure.model.phase import Phase
 from tests.pipeline.shapes import (
+    ONE_TRY,
     Writers,
     ask_for_cutover,
     assert_transformed,
@@ -99,11 +100,10 @@ def refused_until_corrected(
         """,
     )
     run(connection, break_rows.format(1))
-    text = plan(
-        "t", alter=[alter, "ALTER id TYPE bigint"], cutover={"attempts": 1, "lock_budget": "5s"}
-    )
+    changes = [alter, "ALTER id TYPE bigint"]
+    once = plan("t", alter=changes, cutover=ONE_TRY)
     update = f"UPDATE t SET id = id + 1000 WHERE {SOME} AND id < 1000"
-    with Writers(database, update) as writers, until_ready(database, text) as tool:
+    with Writers(database, update) as writers, until_ready(database, once) as tool:
         tool.wait_for_phase(Phase.READY)
         run(connection, break_rows.format(2))
         writers.wait_for(10)
@@ -116,7 +116,7 @@ def refused_until_corrected(
     )
     assert named in str(reasons)
     run(connection, correct)
-    with Tool(database, text) as tool:
+    with Tool(database, plan("t", alter=changes)) as tool:
         assert tool.finish().phase == Phase.LIVE
     assert_transformed(connection, "t", "id, v, name")
 
@@ -184,18 +184,16 @@ def test_unique_values_that_break_the_new_constraint_only_later(
         "CREATE TABLE t (id int PRIMARY KEY, code text);"
         " INSERT INTO t SELECT n, 'c' || n FROM generate_series(1, 300) n",
     )
-    text = plan(
-        "t",
-        alter=["ALTER id TYPE bigint", "ADD CONSTRAINT only_one UNIQUE (code)"],
-        cutover={"attempts": 1, "lock_budget": "5s"},
-    )
-    with until_ready(database, text) as tool:
+    changes = ["ALTER id TYPE bigint", "ADD CONSTRAINT only_one UNIQUE (code)"]
+    with until_ready(database, plan("t", alter=changes, cutover=ONE_TRY)) as tool:
         tool.wait_for_phase(Phase.READY)
         run(connection, "UPDATE t SET code = 'c1' WHERE id = 2")
+        refused = "SELECT count(*) FROM restructure.quarantine_shape"
+        tool.until(lambda: one(connection, refused) == 1)
         ask_for_cutover(connection)
         with pytest.raises(NotNow, match="only_one"):
             tool.finish()
     run(connection, "UPDATE t SET code = 'c2' WHERE id = 2")
-    with Tool(database, text) as tool:
+    with Tool(database, plan("t", alter=changes)) as tool:
         tool.finish()
     assert_transformed(connection, "t", "id, code")

@@ -26,6 +26,7 @@ from tests.workload import PLAN, seed
 ITEMS = PLAN.format(name="items").replace("workers: 2", "workers: 1")
 MEGABYTE = 1 << 20
 CHUNKS = "SELECT count(*) FROM restructure.chunk"
+SPOOLED = "SELECT count(*) FROM restructure.spool_items"
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ def old(database: str) -> Iterator[psycopg.Connection]:
     """A transaction that keeps the slot's restart point, and so the WAL after it, while open."""
     with psycopg.connect(database) as session:
         yield session
+
+
+def begin(session: psycopg.Connection) -> None:
+    """Begin a transaction for decoding, which knows of none before it has written."""
+    session.execute("SELECT pg_logical_emit_message(true, 'old', '')")
 
 
 def look_again(tool: Tool) -> None:
@@ -142,7 +148,7 @@ def test_retained_wal_slows_the_copy_and_does_not_stop_it(
     plan = ITEMS + "throttle: {wal_retained: 20MB, wal_limit: 10GB}\n"
     with Gate("copy.chunk") as gate, Tool(database, plan) as tool:
         tool.until(lambda: gate.reached)
-        old.execute("SELECT pg_current_xact_id()")
+        begin(old)
         fill_wal(items, 3)
         tool.until(
             lambda: any("more than 20.0 MiB" in (p.throttled or "") for _, p in tool.progress)
@@ -159,7 +165,7 @@ def test_past_the_limit_the_slot_is_given_up_for_the_disks_sake(
     plan = ITEMS + "throttle: {wal_retained: 20MB, wal_limit: 40MB}\n"
     with Tool(database, plan, Wish(stay=True)) as tool:
         tool.wait_for_phase(Phase.READY)
-        old.execute("SELECT pg_current_xact_id()")
+        begin(old)
         fill_wal(items, 4)
         with pytest.raises(SlotGivenUp, match=r"more than 40.0 MiB: it was dropped") as given_up:
             tool.finish()
@@ -196,9 +202,9 @@ def test_a_throttle_that_lets_go_lets_the_cutover_pass(
     with Tool(database, plan, Wish(stay=True)) as tool:
         tool.wait_for_phase(Phase.READY)
         items.execute("UPDATE busy SET now = true")
-        tool.until(lambda: tool.progress[-1][1].throttled is not None)
+        tool.until(lambda: any(p.throttled is not None for _, p in tool.progress))
         items.execute("UPDATE restructure.job SET request = 'cutover'")
-        assert tool.wait_for("cutover not yet")["why"] == "throttle.query says so"
+        tool.not_yet("throttle.query says so")
         items.execute("UPDATE busy SET now = false")
         assert tool.finish().phase == Phase.LIVE
 
@@ -215,7 +221,7 @@ def test_a_paused_copy_stands_still_and_goes_on(database: str, items: psycopg.Co
         items.execute("UPDATE items SET amount = 7 WHERE id = 5")
         look_again(tool)
         assert value(items, CHUNKS) == 1, "a chunk was copied during the pause"
-        assert value(items, "SELECT count(*) FROM restructure.spool_items") == 1, "WAL piles up"
+        eventually(lambda: value(items, SPOOLED) == 1, "no WAL piles up")
         items.execute("UPDATE restructure.job SET paused = false")
         assert tool.finish().phase == Phase.LIVE
     assert_swapped_whole(items)
@@ -238,6 +244,7 @@ def test_a_long_index_build_is_cancelled_by_a_pause_and_built_after_it(
         tool.release()
         eventually(lambda: value(items, building) == 1, "the index is being built")
         items.execute("UPDATE restructure.job SET paused = true")
+        tool.wait_for("paused")  # for who waits looks busy now and then, to search for deadlocks
         eventually(lambda: value(items, building) == 0, "the build is cancelled")
         holder.rollback()
         assert value(items, "SELECT indexes_built FROM restructure.job") == 0
@@ -249,19 +256,20 @@ def test_a_long_index_build_is_cancelled_by_a_pause_and_built_after_it(
 def test_a_job_paused_at_ready_applies_nothing_until_resumed(
     database: str, items: psycopg.Connection
 ) -> None:
-    with Tool(database, ITEMS, Wish(stay=True)) as tool, Passings("catchup.applied") as passings:
+    with Tool(database, ITEMS, Wish(stay=True)) as tool:
         tool.wait_for_phase(Phase.READY)
-        items.execute("UPDATE restructure.job SET paused = true")
-        tool.wait_for("paused")
-        items.execute("UPDATE items SET amount = 7 WHERE id = 5")
-        eventually(
-            lambda: value(items, "SELECT count(*) FROM restructure.spool_items") == 1, "kept"
-        )
-        items.execute("UPDATE restructure.job SET paused = false")
-        passings.wait_for(2)
-        eventually(
-            lambda: value(items, "SELECT count(*) FROM restructure.spool_items") == 0, "gone"
-        )
+        with Gate("catchup.applied") as gate:  # or the pause could find it looking at the spool
+            tool.until(lambda: gate.reached)
+            items.execute("UPDATE restructure.job SET paused = true")
+            tool.wait_for("paused")
+        with Passings("catchup.applied") as passings:
+            items.execute("UPDATE items SET amount = 7 WHERE id = 5")
+            eventually(lambda: value(items, SPOOLED) == 1, "kept")
+            look_again(tool)
+            assert (passings.count, value(items, SPOOLED)) == (0, 1)
+            items.execute("UPDATE restructure.job SET paused = false")
+            passings.wait_for(2)
+            eventually(lambda: value(items, SPOOLED) == 0, "gone")
 
 
 # -- a standby
@@ -285,6 +293,7 @@ def standby(server: Server) -> Iterator[str]:
     )
     assert made.returncode == 0, made.stderr
     options = f"-p {port} -c config_file={server.folder / 'postgresql.conf'}"
+    options += " -c wal_receiver_status_interval=1"  # the lag is known a second later at most
     control = [server.bin / "pg_ctl", "-D", folder, "-w"]
     started = run([*control, "-l", folder / "log", "-o", options, "start"])
     assert started.returncode == 0, started.stdout
@@ -297,7 +306,11 @@ def standby(server: Server) -> Iterator[str]:
 def test_a_replica_that_lags_holds_the_copy(
     database: str, items: psycopg.Connection, standby: str
 ) -> None:
-    plan = ITEMS + "throttle: {replica_lag: 1ms}\n"
+    plan = ITEMS + "throttle: {replica_lag: 1s}\n"
+    lags = """
+        SELECT flush_lsn >= %(lsn)s::pg_lsn AND replay_lsn < %(lsn)s::pg_lsn AND replay_lag > '1 s'
+        FROM pg_stat_replication WHERE application_name = 'reserve'
+    """
     with (
         psycopg.connect(standby, autocommit=True) as replica,
         Gate("copy.chunk") as gate,
@@ -307,10 +320,10 @@ def test_a_replica_that_lags_holds_the_copy(
         replica.execute("SELECT pg_wal_replay_pause()")
         # a paused standby lags only once there is something that it has not replayed
         items.execute("UPDATE items SET amount = 7 WHERE id = 5")
-        looked = len(tool.progress)
-        tool.until(
-            lambda: any("reserve is" in str(p.throttled) for _, p in tool.progress[looked + 1 :])
-        )
+        written = {"lsn": value(items, "SELECT pg_current_wal_lsn()::text")}
+        eventually(lambda: items.execute(lags, written).fetchone() == (True,), "the standby lags")
+        look_again(tool)
+        assert "reserve is" in str(tool.progress[-1][1].throttled)
         gate.open()
         look_again(tool)
         assert value(items, CHUNKS) == 1, "the copy went on"

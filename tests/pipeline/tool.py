@@ -19,6 +19,7 @@ from restructure.runner import Runner, Wish
 Event = tuple[str, str, dict[str, Any]]
 
 PATIENCE = 90.0
+NOT_YET = "cutover not yet"
 
 
 def run_to_live(dsn: str, plan: str) -> Job:
@@ -71,6 +72,19 @@ class Tool:
         """Until the event happened ``count`` times; its detail. Fails if the tool ends before."""
         self.until(lambda: self.happened.count(event) >= count)
         return [detail for _, name, detail in self.events if name == event][count - 1]
+
+    def not_yet(self, *words: str) -> str:
+        """Until a try for the cutover failed for a reason that holds all ``words``; the reason.
+
+        On a busy machine a try may fail before that because the stream was slow.
+        """
+
+        def found() -> list[str]:
+            reasons = [detail["why"] for _, event, detail in self.events if event == NOT_YET]
+            return [why for why in reasons if all(word in why for word in words)]
+
+        self.until(lambda: bool(found()))
+        return found()[0]
 
     def wait_for_phase(self, phase: Phase) -> None:
         self.until(
@@ -134,6 +148,7 @@ def leftovers(dsn: str) -> list[str]:
                 UNION ALL SELECT 'publication ' || pubname FROM pg_publication WHERE pubname LIKE 'restructure%'
                 UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
                 UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'restructure%'
+                ORDER BY 1
                 """
             ).fetchall()
         ]
