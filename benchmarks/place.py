@@ -27,6 +27,7 @@ def settings() -> dict[str, str]:
     buffers = min(2048, memory // 4 // 2**20)
     return {
         "shared_buffers": f"{buffers}MB",
+        "min_wal_size": "4GB",
         "max_wal_size": "8GB",
         "maintenance_work_mem": "512MB",
         "checkpoint_timeout": "30min",
@@ -85,18 +86,21 @@ class Place:
             admin.execute("CHECKPOINT")
 
     def warm_up(self) -> None:
-        """Touch every shared buffer once, as any server in production has long done.
+        """Touch every shared buffer and fill some WAL, as any server in production has long done.
 
         A first touch makes the kernel clear a page. Only a writer that goes through all
-        buffers would pay for that; ALTER TABLE writes through a small ring of them.
+        buffers would pay for that; ALTER TABLE writes through a small ring of them. And a WAL
+        segment that is not a recycled one is first written full of zeros.
         """
         with self.admin() as admin:
-            admin.execute("CREATE UNLOGGED TABLE ballast (page text STORAGE PLAIN)")
-            admin.execute(
-                "INSERT INTO ballast SELECT repeat('x', current_setting('block_size')::int * 3 / 4)"
-                " FROM generate_series(1, (SELECT setting::int FROM pg_settings WHERE name = 'shared_buffers'))"
-            )
+            admin.execute("CREATE TABLE ballast (page text STORAGE PLAIN)")
+            for _ in range(2):
+                admin.execute(
+                    "INSERT INTO ballast SELECT repeat('x', current_setting('block_size')::int * 3 / 4)"
+                    " FROM generate_series(1, (SELECT setting::int FROM pg_settings WHERE name = 'shared_buffers'))"
+                )
             admin.execute("DROP TABLE ballast")
+            admin.execute("CHECKPOINT")
 
     def fill(self) -> None:
         """Make the template."""
