@@ -1,6 +1,7 @@
 """Cutover: one short transaction in which the shadow takes the source's place.
 
     SHARE UPDATE EXCLUSIVE   evicts autovacuum, disturbs nobody
+    views on the table       in the order in which a reader locks them: they before the table
     ACCESS EXCLUSIVE         with the plan's short lock_timeout; other tables NOWAIT
     fence                    from another session: a message of ours would come only after our commit
     fingerprint              the source must be the table we copied
@@ -15,11 +16,10 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
 
 from restructure.catalog import job as jobs
 from restructure.engine.applier import LastKeys
@@ -27,20 +27,20 @@ from restructure.engine.capture import LINGER
 from restructure.engine.drift import Guard
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
-from restructure.errors import NotNow, StreamGap
+from restructure.errors import NotNow, OperatorNeeded, StreamGap
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases import outcome
 from restructure.phases.catchup import apply_all, apply_pending
 from restructure.phases.gates import obstacles
+from restructure.phases.locking import lock_statement, take_locks
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import Blocker, blockers
+from restructure.shape.carry.kinds import REFUSED
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import Swap, run_swap, swap_steps
 from restructure.shape.fingerprint import Parts
-
-_EVICT_TIMEOUT = "5s"
-"""Above deadlock_timeout (1 s by default), for only then does a waiter cancel an autovacuum."""
+from restructure.shape.made import Shadow
 
 _LONGEST_PAUSE = 30.0
 _TERMINATE_FROM = 3
@@ -70,7 +70,7 @@ def run(work: Work, guard: Guard) -> None:
             raise
         if not found:
             try:
-                held = _attempt(work, guard)
+                held = _attempt(work, guard, writers_first=attempt % 2 == 1)
             except NotNow as refused:
                 found = [refused.message]
             else:
@@ -97,10 +97,15 @@ def _give_up(work: Work) -> None:
         work.advance(Phase.READY)
 
 
-def _attempt(work: Work, guard: Guard) -> Held:
-    """One try. Raises NotNow where the lock is not had or the budget not kept."""
+def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
+    """One try. Raises NotNow where the lock is not had or the budget not kept.
+
+    ``writers_first``: lock tables that refer to ours before ours. Clients lock them in
+    one order or in the other, and keep us out for ever where we always take the other one.
+    """
     shadow = work.made_shadow()
     carried = guard.check(work.state).soft
+    _refuse_what_cannot_be_carried(work)
     prepare_shadow(
         work.state, work.source, shadow, work.names, settings=work.plan.create is not None
     )
@@ -120,7 +125,7 @@ def _attempt(work: Work, guard: Guard) -> Held:
         xid = _begin(work, session)
         asked = time.monotonic()
         try:
-            _lock(work, session, swap)
+            take_locks(work, session, swap, writers_first=writers_first)
             locked = time.monotonic()
             keys = _swap_under_lock(work, guard, carried, session, swap, last_keys)
         except psycopg.Error as error:
@@ -132,7 +137,26 @@ def _attempt(work: Work, guard: Guard) -> Held:
         except psycopg.OperationalError:
             if not outcome.committed(work, xid):
                 raise NotNow("the connection broke before the swap was committed") from None
-        return Held(time.monotonic() - locked, locked - asked, keys)
+        held = Held(time.monotonic() - locked, locked - asked, keys)
+        work.shadow = _with_later(work, swap)
+        return held
+
+
+def _refuse_what_cannot_be_carried(work: Work) -> None:
+    """What was hung on the table since the checks. Raises OperatorNeeded."""
+    for kind in REFUSED:
+        for found in kind.find(work.state, work.source):
+            if found.name != work.names.publication:
+                raise OperatorNeeded(
+                    f"{kind.name} {found.name} hangs on {work.source.relation} now and cannot be carried",
+                    hint=f"{kind.hint} Then run the same command again.",
+                )
+
+
+def _with_later(work: Work, swap: Swap) -> Shadow:
+    """The shadow with what this swap leaves to do: kept in the catalog, for a process may end here."""
+    shadow = work.made_shadow()
+    return replace(shadow, set_aside=(*shadow.set_aside, *swap.later))
 
 
 def _begin(work: Work, session: Connection) -> int:
@@ -153,22 +177,6 @@ def _begin(work: Work, session: Connection) -> int:
     return int(row[0])
 
 
-def _lock(work: Work, session: Connection, swap: Swap) -> None:
-    source = work.source.relation.identifier
-    session.execute("SELECT set_config('lock_timeout', %s, true)", (_EVICT_TIMEOUT,))
-    session.execute(sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(source))
-    # nobody but an autovacuum can hold the shadow
-    session.execute(
-        sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(
-            work.made_shadow().relation.identifier
-        )
-    )
-    milliseconds = int(work.plan.cutover.lock_timeout.total_seconds() * 1000)
-    session.execute("SELECT set_config('lock_timeout', %s, true)", (f"{milliseconds}ms",))
-    failpoint("cutover.before lock")
-    session.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(source))
-
-
 def _swap_under_lock(
     work: Work,
     guard: Guard,
@@ -186,11 +194,7 @@ def _swap_under_lock(
     ours = {leaf.oid for leaf in work.source.leaves} | {work.source.relation.oid}
     for wanted in swap.wanted:
         if wanted.lockable and wanted.relation.oid not in ours:
-            session.execute(
-                sql.SQL("LOCK TABLE {} IN {} MODE NOWAIT").format(
-                    wanted.relation.identifier, sql.SQL(wanted.mode)
-                )
-            )
+            session.execute(lock_statement(wanted, wait=False))
     session.execute(
         "SELECT set_config('statement_timeout', %s, true)", (f"{int(budget * 1000)}ms",)
     )
@@ -204,6 +208,8 @@ def _swap_under_lock(
         raise NotNow(f"{keys} last keys took longer than lock_budget")
     run_swap(session, swap)
     failpoint("cutover.swapped")
+    if swap.later:
+        jobs.store(session, work.job.id, shadow=_with_later(work, swap).to_json())
     jobs.advance(session, work.job.id, work.token, Phase.CUTOVER, Phase.LIVE)
     if time.monotonic() > deadline:
         raise NotNow("the swap took longer than lock_budget")
@@ -213,7 +219,7 @@ def _swap_under_lock(
 def _require_same(guard: Guard, carried: Parts, session: Connection) -> None:
     """The source as it was when the swap was composed. Raises SchemaDrift, or NotNow."""
     if guard.check(session).soft != carried:
-        raise NotNow("grants, comments or settings of the table changed just before the lock")
+        raise NotNow("what hangs on the table changed just before the lock")
 
 
 def _require_whole_stream(work: Work) -> None:
@@ -243,6 +249,14 @@ def _translated(work: Work, swap: Swap, error: psycopg.Error) -> Exception:
         return NotNow(f"the swap was given up: {reason(error)}")
     if is_row_error(error):
         return NotNow(f"the last rows are refused by the new shape: {reason(error)}")
+    if isinstance(error, pg.DependentObjectsStillExist):
+        return NotNow(f"something was built on what hangs on the table: {reason(error)}")
+    if isinstance(error, pg.SyntaxErrorOrAccessRuleViolation | pg.FeatureNotSupported):
+        return OperatorNeeded(
+            f"what hangs on the table does not fit the new one: {reason(error)}",
+            hint="It was changed after the checks. Nothing has changed for clients: correct it "
+            "and run the same command again.",
+        )
     return error
 
 

@@ -16,6 +16,7 @@ from restructure.model.names import Names
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.connect import Connection
 from restructure.postgres.script import Script
+from restructure.shape.carry.rehearse import rehearse
 from restructure.shape.shadow import Shadow, build_shadow
 from restructure.shape.table import Table, read_relation, read_table
 
@@ -53,6 +54,7 @@ def preflight(connection: Connection, dsn: str, loaded: LoadedPlan) -> Preflight
     elif not any(finding.refuses for finding in findings):
         with connection.transaction(force_rollback=True):
             shadow = build_shadow(script, source, loaded, names)
+            findings.extend(_cannot_be_carried(connection, source, shadow, names))
             if loaded.plan.create is not None:
                 made = read_relation(connection, shadow.relation.oid)
                 findings.extend(_lost_defaults(source, made))
@@ -90,6 +92,17 @@ def _check_throttle(connection: Connection, loaded: LoadedPlan) -> None:
     except PlanError as error:
         place = loaded.place("throttle", "query")
         raise PlanError(error.message, place=place, hint=error.hint) from None
+
+
+def _cannot_be_carried(
+    connection: Connection, source: Table, shadow: Shadow, names: Names
+) -> Iterator[Finding]:
+    for kind, reason in rehearse(connection, source, shadow, names):
+        yield Finding(
+            f"dependents: {kind.name}",
+            f"what hangs on {source.relation} does not fit the new table: {reason}",
+            kind.hint,
+        )
 
 
 def _lost_defaults(source: Table, made: Table) -> Iterator[Finding]:

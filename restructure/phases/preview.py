@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
 from restructure.catalog import schema
 from restructure.errors import UsageError
@@ -19,15 +19,12 @@ from restructure.model.phase import Phase
 from restructure.phases.preview_steps import Composer, PlannedStep
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.connect import Connection
-from restructure.postgres.locks import Mode
+from restructure.postgres.locks import MODES
 from restructure.postgres.script import Script
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import swap_steps
 from restructure.shape.shadow import build_shadow
 from restructure.shape.table import Table
-
-MODES: tuple[str, ...] = get_args(Mode)
-"""Lock modes, the weakest first (PostgreSQL docs, explicit-locking)."""
 
 _SLOWEST, _FASTEST = 15e6, 100e6
 """Bytes of table and indexes per second, copied and indexed: two cores and a plain disk made about

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
@@ -20,6 +20,9 @@ Mode = Literal[
     "EXCLUSIVE",
     "ACCESS EXCLUSIVE",
 ]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""The weakest first (PostgreSQL docs, explicit-locking)."""
 
 CONFLICTS: dict[Mode, tuple[str, ...]] = {
     "ACCESS SHARE": ("AccessExclusiveLock",),
@@ -80,12 +83,15 @@ spells it."""
 class Wanted:
     """A lock that a transaction of ours is going to take.
 
-    ``lockable``: whether LOCK TABLE accepts the relation (it refuses sequences).
+    ``lockable``: whether LOCK TABLE accepts the relation and locks nothing else (it refuses
+    sequences, and locks all that a view reads). ``writer``: clients that write to it go on to lock
+    the table of the swap, so while they wait for that they keep us from this.
     """
 
     relation: Relation
     mode: Mode
     lockable: bool = True
+    writer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,20 +207,20 @@ def waiting_on(connection: Connection, pid: int) -> list[Blocker]:
     relation, mode, xid = awaited
     holders: list[Blocker] = []
     if relation is not None:
-        holders = blockers(connection, [relation], _MODES[mode])
+        holders = blockers(connection, [relation], _SPELLINGS[mode])
         holders = [holder for holder in holders if (holder.pid or 0) in pids]
     others = list(pids - {holder.pid or 0 for holder in holders})
     queue = connection.execute(_SESSIONS, {"pids": others, "xid": xid}).fetchall()
     return holders + [Blocker(*row) for row in queue]
 
 
-_MODES: dict[str, Mode] = {
+_SPELLINGS: dict[str, Mode] = {
     "".join(word.capitalize() for word in mode.split()) + "Lock": mode for mode in CONFLICTS
 }
 
 
 def _spelled(mode: str) -> str:
-    return _MODES.get(mode, mode)
+    return _SPELLINGS.get(mode, mode)
 
 
 def _aged(words: str, age: timedelta | None) -> str:

@@ -49,6 +49,22 @@ def search_path_first(connection: Connection, schema: str) -> Iterator[None]:
         connection.execute("SELECT set_config('search_path', %s, true)", [row[0]])
 
 
+@contextmanager
+def looking_in(connection: Connection, *schemas: str) -> Iterator[None]:
+    """Within, names without a schema are looked up in ``schemas`` only, in this order.
+
+    What PostgreSQL prints leaves out the schema of whatever would be found so. Temporary objects
+    come last, though by default they come first.
+    """
+    path = [sql.Identifier(schema).as_string(connection) for schema in (*schemas, "pg_temp")]
+    with connection.transaction():
+        row = connection.execute("SELECT current_setting('search_path')").fetchone()
+        assert row is not None
+        connection.execute("SELECT set_config('search_path', %s, true)", [", ".join(path)])
+        yield
+        connection.execute("SELECT set_config('search_path', %s, true)", [row[0]])
+
+
 def printed(text: str) -> sql.SQL:
     """SQL that PostgreSQL printed or the plan holds, for a statement run *without* parameters."""
     return sql.SQL(text)

@@ -139,7 +139,7 @@ SELECT json_build_object(
   'table', json_build_object(
     'name', c.full_name, 'kind', c.relkind, 'persistence', c.relpersistence,
     'access method', c.relam, 'replica identity', c.relreplident,
-    'row security', c.relrowsecurity::text || c.relforcerowsecurity, 'row type', c.reloftype,
+    'row type', c.reloftype,
     'parents', (SELECT json_agg(inhparent ORDER BY inhseqno)
                 FROM pg_catalog.pg_inherits WHERE inhrelid = c.oid)),
   'column', (SELECT json_object_agg(a.attnum, ARRAY[a.attname::text, a.atttypid::text,
@@ -149,39 +149,20 @@ SELECT json_build_object(
     FROM pg_catalog.pg_attribute a
     LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-  'constraint', (SELECT json_object_agg(
-        conname || CASE WHEN conrelid <> c.oid THEN ' of ' || conrelid::pg_catalog.text ELSE '' END,
-        concat_ws(' ', contype, conkey, confrelid, confkey, condeferrable, condeferred,
+  'constraint', (SELECT json_object_agg(conname, concat_ws(' ', contype, conkey,
+                  confrelid, confkey, condeferrable, condeferred,
                   convalidated, confupdtype, confdeltype, confmatchtype, connoinherit,
                   md5(conbin::text), md5(conexclop::text)))
-    FROM pg_catalog.pg_constraint WHERE conrelid = c.oid OR confrelid = c.oid),
+    FROM pg_catalog.pg_constraint WHERE conrelid = c.oid),
   'index', (SELECT json_object_agg(x.relname, concat_ws(' ', i.indkey, i.indnkeyatts,
         i.indisunique, i.indisprimary, i.indisexclusion, i.indimmediate, i.indisvalid,
         i.indisreplident, i.indnullsnotdistinct, i.indcollation, i.indclass, i.indoption,
         x.relam, x.reloptions, md5(i.indexprs::text), md5(i.indpred::text)))
     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
     WHERE i.indrelid = c.oid),
-  'trigger', (SELECT json_object_agg(tgname, concat_ws(' ', tgfoid, tgtype, tgenabled, tgattr,
-        tgdeferrable, tginitdeferred, md5(tgargs), md5(tgqual::text), tgoldtable, tgnewtable))
-    FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal),
-  'policy', (SELECT json_object_agg(polname, concat_ws(' ', polcmd, polpermissive, polroles,
-        md5(polqual::text), md5(polwithcheck::text)))
-    FROM pg_catalog.pg_policy WHERE polrelid = c.oid),
-  'rule', (SELECT json_object_agg(rulename, concat_ws(' ', ev_enabled, md5(ev_action::text)))
-    FROM pg_catalog.pg_rewrite WHERE ev_class = c.oid),
-  'dependent', (SELECT json_object_agg(DISTINCT (pg_catalog.pg_identify_object(
-        classid, objid, 0)).identity, classid)
-    FROM pg_catalog.pg_depend
-    WHERE (refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND refobjid = c.oid
-           OR refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND refobjid = c.reltype)
-      AND classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass,
-                      'pg_catalog.pg_proc'::pg_catalog.regclass,
-                      'pg_catalog.pg_statistic_ext'::pg_catalog.regclass)),
   'partition', (SELECT json_object_agg(m.full_name, concat_ws(' ', m.oid, m.parent, m.relkind,
-        m.relpersistence, m.relam, m.relreplident, m.relrowsecurity, m.relchecks,
-        md5(m.relpartbound::text),
-        (SELECT count(*) FROM pg_catalog.pg_index WHERE indrelid = m.oid),
-        (SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = m.oid AND NOT tgisinternal)))
+        m.relpersistence, m.relam, m.relreplident, m.relchecks, md5(m.relpartbound::text),
+        (SELECT count(*) FROM pg_catalog.pg_index WHERE indrelid = m.oid)))
     FROM member m WHERE m.oid <> c.oid)),
  'soft', json_build_object(
   'table', json_build_object('owner', c.relowner, 'grants', c.relacl, 'options', c.reloptions,
@@ -192,7 +173,33 @@ SELECT json_build_object(
   'column settings', (SELECT json_object_agg(attnum, ARRAY[attname::text, attacl::text,
         attstattarget::text, attoptions::text, attstorage::text,
         attcompression::text])
-    FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)),
+    FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+  'row security', (SELECT json_object_agg(m.full_name,
+        m.relrowsecurity::text || m.relforcerowsecurity) FROM member m),
+  'inbound foreign key', (SELECT json_object_agg(conname || ' of ' || conrelid,
+        concat_ws(' ', oid, conkey, confkey, condeferrable, condeferred, convalidated,
+                  confupdtype, confdeltype, confmatchtype))
+    FROM pg_catalog.pg_constraint WHERE confrelid = c.oid AND conrelid <> c.oid),
+  'trigger', (SELECT json_object_agg(tgname || ' on ' || full_name, concat_ws(' ', tgfoid, tgtype,
+        tgenabled, tgattr, tgdeferrable, tginitdeferred, md5(tgargs), md5(tgqual::text),
+        tgoldtable, tgnewtable))
+    FROM member m JOIN pg_catalog.pg_trigger g ON g.tgrelid = m.oid AND NOT tgisinternal),
+  'policy', (SELECT json_object_agg(polname || ' on ' || full_name, concat_ws(' ', polcmd,
+        polpermissive, polroles, md5(polqual::text), md5(polwithcheck::text)))
+    FROM member m JOIN pg_catalog.pg_policy p ON p.polrelid = m.oid),
+  'rule', (SELECT json_object_agg(rulename || ' on ' || full_name,
+        concat_ws(' ', ev_enabled, md5(ev_action::text)))
+    FROM member m JOIN pg_catalog.pg_rewrite r ON r.ev_class = m.oid),
+  'dependent', (SELECT json_object_agg(DISTINCT (pg_catalog.pg_identify_object(
+        classid, objid, 0)).identity, classid)
+    FROM member m JOIN pg_catalog.pg_depend d
+      ON refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND refobjid = m.oid
+      OR refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND refobjid = m.reltype
+    WHERE classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass,
+                      'pg_catalog.pg_proc'::pg_catalog.regclass,
+                      'pg_catalog.pg_policy'::pg_catalog.regclass,
+                      'pg_catalog.pg_publication_rel'::pg_catalog.regclass,
+                      'pg_catalog.pg_statistic_ext'::pg_catalog.regclass))),
  'files', (SELECT json_object_agg(m.full_name, pg_catalog.pg_relation_filenode(m.oid)::int8)
     FROM member m WHERE m.relkind <> 'p'))
 FROM member c WHERE c.oid = %(oid)s

@@ -49,15 +49,7 @@ HARD = {
     "ALTER TABLE items REPLICA IDENTITY NOTHING": "replica identity changed",
     "ALTER TABLE items RENAME TO things": "the table's name changed",
     "ALTER TABLE items SET SCHEMA other": "the table's name changed",
-    "CREATE VIEW big AS SELECT * FROM items WHERE amount > 5": "dependent",
-    "CREATE TRIGGER noisy BEFORE UPDATE ON items FOR EACH ROW "
-    "EXECUTE FUNCTION suppress_redundant_updates_trigger()": "trigger noisy was added",
-    "CREATE POLICY mine ON items USING (amount > 0)": "policy mine was added",
-    "ALTER TABLE items ENABLE ROW LEVEL SECURITY": "row security changed",
-    "CREATE RULE quiet AS ON DELETE TO items DO INSTEAD NOTHING": "rule quiet was added",
-    "CREATE TABLE child (item integer REFERENCES items)": "constraint child_item_fkey",
     "CREATE TABLE heir () INHERITS (items)": "partition public.heir was added",
-    "CREATE STATISTICS linked ON code, amount FROM items": "dependent",
     "DROP TABLE items": "is gone",
 }
 SOFT = [
@@ -67,6 +59,14 @@ SOFT = [
     "COMMENT ON COLUMN items.code IS 'unique'",
     "ALTER TABLE items SET (autovacuum_enabled = off)",
     "ALTER TABLE items ALTER code SET STATISTICS 500",
+    "CREATE VIEW big AS SELECT * FROM items WHERE amount > 5",
+    "CREATE TRIGGER noisy BEFORE UPDATE ON items FOR EACH ROW "
+    "EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE POLICY mine ON items USING (amount > 0)",
+    "ALTER TABLE items ENABLE ROW LEVEL SECURITY",
+    "CREATE RULE quiet AS ON DELETE TO items DO INSTEAD NOTHING",
+    "CREATE TABLE child (item integer REFERENCES items)",
+    "CREATE STATISTICS linked ON code, amount FROM items",
     "VACUUM ANALYZE items",
     "REINDEX TABLE items",
 ]
@@ -131,15 +131,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             None,
             "column extra was added",
         ),
-        (
-            "cutover.prepared",
-            0,
-            "CREATE VIEW big AS SELECT * FROM items",
-            "DROP VIEW big",
-            "dependent",
-        ),
     ],
-    ids=["copy", "catchup", "under the lock", "view"],
+    ids=["copy", "catchup", "under the lock"],
 )
 def test_drift_stops_the_job_and_undoing_it_lets_it_go_on(
     database: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from restructure.postgres.connect import Connection
 from restructure.shape.carry.dependents import Dependent
 from restructure.shape.carry.family import family
+from restructure.shape.carry.kind import Kind
 from restructure.shape.table import Table
 
 _FIND = """
@@ -16,6 +17,13 @@ WHERE classoid = 'pg_catalog.pg_class'::regclass AND objoid = ANY(%s::oid[]) ORD
 
 
 def find(connection: Connection, table: Table) -> list[Dependent]:
-    """Name them. Not carried yet."""
+    """Name them."""
     tree = [member.relation.oid for member in family(connection, table.relation)]
     return [Dependent("security label", name) for (name,) in connection.execute(_FIND, [tree])]
+
+
+KIND = Kind(
+    "security label",
+    find,
+    hint="Remove it (IS NULL) and set it again afterwards.",
+)

@@ -9,6 +9,8 @@ from restructure.postgres.connect import Connection
 from restructure.postgres.script import Script, Step
 from restructure.shape.carry.comments import carry_comments, carry_sequence_comment
 from restructure.shape.carry.family import column_heirs, column_origins, counterpart, family
+from restructure.shape.carry.kind import Carrying
+from restructure.shape.carry.kinds import CARRIED
 from restructure.shape.carry.limits import carry_limits
 from restructure.shape.carry.ownership import carry_grants, carry_owner
 from restructure.shape.carry.sequences import successors
@@ -30,7 +32,8 @@ def prepare_shadow(
     *,
     settings: bool = False,
 ) -> list[Step]:
-    """Carry owner, grants, comments and how far sequences may count; make the retired schema.
+    """Carry owner, grants, comments, what kinds make ahead, and how far sequences may count;
+    make the retired schema.
 
     Runs on ``connection`` in one transaction (a savepoint of the caller's where there is one)
     and returns what it ran, which is nothing when all is carried already: so it can
@@ -49,6 +52,10 @@ def prepare_shadow(
         _carry_all(script, source, shadow)
         if settings:
             _carry_settings(script, source, shadow)
+        carrying = Carrying.of(connection, source, shadow, names)
+        for kind in CARRIED:
+            if kind.ahead is not None:
+                kind.ahead(script, carrying)
     return script.steps
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from restructure.postgres.connect import Connection
 from restructure.shape.carry.dependents import Dependent
 from restructure.shape.carry.family import family
+from restructure.shape.carry.kind import Kind
 from restructure.shape.table import Table
 
 _FIND = """
@@ -15,6 +16,13 @@ WHERE r.prrelid = ANY(%s::oid[]) ORDER BY p.pubname
 
 
 def find(connection: Connection, table: Table) -> list[Dependent]:
-    """Name them. Not carried yet."""
+    """Name them."""
     tree = [member.relation.oid for member in family(connection, table.relation)]
     return [Dependent("publication", name) for (name,) in connection.execute(_FIND, [tree])]
+
+
+KIND = Kind(
+    "publication",
+    find,
+    hint="Take the table out of it, and put it in again afterwards.",
+)

@@ -10,14 +10,13 @@ from psycopg import sql
 from restructure.model.names import Names
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
-from restructure.postgres.locks import Wanted
+from restructure.postgres.locks import MODES, Wanted
 from restructure.postgres.script import Step
 from restructure.shape.carry.comments import foreign_key_comments
 from restructure.shape.carry.family import (
     Member,
     column_origins,
     counterpart,
-    family,
     final_place,
 )
 from restructure.shape.carry.foreign_keys import (
@@ -25,6 +24,8 @@ from restructure.shape.carry.foreign_keys import (
     outbound_keys,
     referenced_tables,
 )
+from restructure.shape.carry.kind import Carrying, Part
+from restructure.shape.carry.kinds import CARRIED
 from restructure.shape.carry.sequences import sequence_steps
 from restructure.shape.carry.tripwire import tripwire_step
 from restructure.shape.made import SetAside, Shadow
@@ -37,12 +38,15 @@ class Swap:
 
     ``wanted``: every lock the steps take, the source first and the rest in one fixed order
     (by OID), each with its mode. Take those with ``lockable`` explicitly (the source with its
-    short timeout, the others NOWAIT); sequences cannot be locked by LOCK TABLE, they are here
-    so that one can look who holds them first.
+    short timeout, the others NOWAIT); sequences and views cannot be locked by LOCK TABLE, they
+    are here so that one can look who holds them first. ``first`` are steps that lock something
+    which must be locked before the source. ``later`` is what the commit leaves to do.
     """
 
     wanted: tuple[Wanted, ...]
+    first: tuple[Step, ...]
     steps: tuple[Step, ...]
+    later: tuple[SetAside, ...]
 
 
 def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Names) -> Swap:
@@ -52,14 +56,17 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
     transaction of ``plan``. The catalogs must not change between this and
     :func:`run_swap`, which the fingerprint under the lock assures.
     """
-    old = family(connection, source.relation)
-    new = family(connection, shadow.relation)
+    carrying = Carrying.of(connection, source, shadow, names)
+    parts = [kind.part(carrying) for kind in CARRIED if kind.part is not None]
+    old, new = carrying.old, carrying.new
     origins = column_origins(source, shadow.mapping)
     sequences = sequence_steps(
         connection, source.relation, shadow.relation, origins, names.retired_schema
     )
     made = [aside for aside in shadow.set_aside if aside.moment == "swap"]
+    up = [step for part in parts for step in part.up]
     steps = (
+        *(step for part in reversed(parts) for step in part.down),
         *sequences.before,
         *(_retire(connection, member, names.retired_schema) for member in old),
         *_settle(connection, old, new),
@@ -67,9 +74,15 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         *sequences.after,
         *(Step(aside.statement, aside.lock, f"{aside.name} comes only now") for aside in made),
         *_comments(connection, old, new, made),
+        *([carrying.look_in_place(), *up] if up else ()),
         *_guard(connection, source, old, new, names.retired_schema),
     )
-    return Swap(_wanted(connection, old, new, sequences.locked, made), steps)
+    return Swap(
+        _wanted(connection, old, new, sequences.locked, made, parts),
+        tuple(step for part in parts for step in part.first),
+        steps,
+        tuple(aside for part in parts for aside in part.later),
+    )
 
 
 def run_swap(connection: Connection, swap: Swap) -> None:
@@ -161,6 +174,7 @@ def _wanted(
     new: tuple[Member, ...],
     sequences: tuple[Relation, ...],
     made: list[SetAside],
+    parts: list[Part],
 ) -> tuple[Wanted, ...]:
     """The source's root first, for it is the one that all fight for.
 
@@ -178,6 +192,11 @@ def _wanted(
         for aside in made
         for parent in referenced_tables(connection, aside.statement)
     ]
-    by_oid = {wanted.relation.oid: wanted for wanted in reversed(found)}
+    found += [wanted for part in parts for wanted in part.wanted]
+    by_oid: dict[int, Wanted] = {}
+    for wanted in found:
+        known = by_oid.get(wanted.relation.oid)
+        if known is None or MODES.index(known.mode) < MODES.index(wanted.mode):
+            by_oid[wanted.relation.oid] = wanted
     first = by_oid.pop(old[0].relation.oid)
     return (first, *(by_oid[oid] for oid in sorted(by_oid)))
