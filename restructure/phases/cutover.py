@@ -27,19 +27,19 @@ from restructure.engine.capture import LINGER
 from restructure.engine.drift import Guard
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
-from restructure.errors import NotNow, OperatorNeeded, StreamGap
+from restructure.errors import NotNow, OperatorNeeded
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases import outcome
 from restructure.phases.catchup import apply_all, apply_pending
+from restructure.phases.expected import Expected, expect, require_whole_stream
 from restructure.phases.gates import obstacles
 from restructure.phases.locking import lock_statement, take_locks
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import Blocker, blockers
-from restructure.shape.carry.kinds import REFUSED
+from restructure.shape.carry.inventory import inventory, require_all
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import Swap, run_swap, swap_steps
-from restructure.shape.fingerprint import Parts
 from restructure.shape.made import Shadow
 
 _LONGEST_PAUSE = 30.0
@@ -104,8 +104,7 @@ def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
     one order or in the other, and keep us out for ever where we always take the other one.
     """
     shadow = work.made_shadow()
-    carried = guard.check(work.state).soft
-    _refuse_what_cannot_be_carried(work)
+    expected = expect(work, guard)
     prepare_shadow(
         work.state, work.source, shadow, work.names, settings=work.plan.create is not None
     )
@@ -116,6 +115,7 @@ def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
         )
         last_keys.warm_up()
         guard.check(session)
+        inventory(session, shadow.relation, work.names)  # to have it planned
         # what is merged now is not merged under the lock: no lingering from here on
         work.running_capture().linger = 0.0
         work.fence()
@@ -127,7 +127,7 @@ def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
         try:
             take_locks(work, session, swap, writers_first=writers_first)
             locked = time.monotonic()
-            keys = _swap_under_lock(work, guard, carried, session, swap, last_keys)
+            keys = _swap_under_lock(work, guard, expected, session, swap, last_keys)
         except psycopg.Error as error:
             raise _translated(work, swap, error) from error
         try:
@@ -140,17 +140,6 @@ def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
         held = Held(time.monotonic() - locked, locked - asked, keys)
         work.shadow = _with_later(work, swap)
         return held
-
-
-def _refuse_what_cannot_be_carried(work: Work) -> None:
-    """What was hung on the table since the checks. Raises OperatorNeeded."""
-    for kind in REFUSED:
-        for found in kind.find(work.state, work.source):
-            if found.name != work.names.publication:
-                raise OperatorNeeded(
-                    f"{kind.name} {found.name} hangs on {work.source.relation} now and cannot be carried",
-                    hint=f"{kind.hint} Then run the same command again.",
-                )
 
 
 def _with_later(work: Work, swap: Swap) -> Shadow:
@@ -180,7 +169,7 @@ def _begin(work: Work, session: Connection) -> int:
 def _swap_under_lock(
     work: Work,
     guard: Guard,
-    carried: Parts,
+    expected: Expected,
     session: Connection,
     swap: Swap,
     last_keys: LastKeys,
@@ -199,7 +188,11 @@ def _swap_under_lock(
         "SELECT set_config('statement_timeout', %s, true)", (f"{int(budget * 1000)}ms",)
     )
     work.crew.run_all(
-        [lambda: _require_whole_stream(work), lambda: _require_same(guard, carried, session)]
+        [
+            lambda: require_whole_stream(work),
+            lambda: expected.require_same(guard, session),
+            lambda: expected.require_same_inventory(work),
+        ]
     )
     capture.wait_for(fence, deadline - time.monotonic())
     failpoint("cutover.drained")
@@ -207,6 +200,8 @@ def _swap_under_lock(
     if time.monotonic() > deadline:
         raise NotNow(f"{keys} last keys took longer than lock_budget")
     run_swap(session, swap)
+    now = inventory(session, work.made_shadow().relation, work.names)
+    require_all(swap.carrying, expected.inventory, now)
     failpoint("cutover.swapped")
     if swap.later:
         jobs.store(session, work.job.id, shadow=_with_later(work, swap).to_json())
@@ -214,23 +209,6 @@ def _swap_under_lock(
     if time.monotonic() > deadline:
         raise NotNow("the swap took longer than lock_budget")
     return keys
-
-
-def _require_same(guard: Guard, carried: Parts, session: Connection) -> None:
-    """The source as it was when the swap was composed. Raises SchemaDrift, or NotNow."""
-    if guard.check(session).soft != carried:
-        raise NotNow("what hangs on the table changed just before the lock")
-
-
-def _require_whole_stream(work: Work) -> None:
-    """A publication dropped since the last look: PostgreSQL 18 would have skipped changes silently."""
-    lag = work.stream.lag()
-    if not lag.healthy:
-        raise StreamGap(
-            f"the stream is lost: {lag.reason}",
-            hint="Changes may be missing. Start over: "
-            f"restructure abort {work.job.name}, then run the plan again.",
-        )
 
 
 def _translated(work: Work, swap: Swap, error: psycopg.Error) -> Exception:

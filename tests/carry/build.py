@@ -9,6 +9,7 @@ import psycopg
 from restructure.demo.server import Server
 from restructure.model.names import Names
 from restructure.model.relation import KeyColumn, Relation
+from restructure.shape.carry.inventory import Held, inventory
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import run_swap, swap_steps
 from restructure.shape.made import SetAside, Shadow
@@ -94,6 +95,11 @@ def swap(connection: psycopg.Connection, name: str, *set_aside: SetAside) -> Sha
     with connection.transaction():
         run_swap(connection, composed)
     return shadow
+
+
+def held(connection: psycopg.Connection, name: str) -> set[Held]:
+    """Everything that hangs on the table called ``name`` now."""
+    return set(inventory(connection, relation(connection, name), NAMES))
 
 
 def dump(server: Server, database: str) -> str:

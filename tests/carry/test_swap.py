@@ -6,11 +6,10 @@ import psycopg
 import pytest
 
 from restructure.demo.server import Server
-from restructure.shape.carry.inventory import inventory
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import swap_steps
 from restructure.shape.made import SetAside
-from tests.carry.build import NAMES, dump, read, relation, set_up, shadow_of, swap
+from tests.carry.build import NAMES, dump, held, read, relation, set_up, shadow_of, swap
 
 EVERYTHING = """
 CREATE ROLE {p}_owner; CREATE ROLE {p}_reader; CREATE ROLE {p}_giver; CREATE ROLE {p}_taker;
@@ -85,12 +84,12 @@ def test_a_dump_before_and_after_is_the_same_where_nothing_was_asked(
 ) -> None:
     set_up_everything(connection)
     before = dump(server, database)
-    old = inventory(connection, relation(connection, "orders").oid)
+    old = held(connection, "orders")
 
     swap(connection, "orders", FOREIGN_KEY, ALWAYS)
 
     assert dump(server, database) == before
-    assert inventory(connection, relation(connection, "orders").oid) == old
+    assert held(connection, "orders") == old
 
 
 def test_preparing_twice_runs_nothing_the_second_time_but_a_changed_grant(
@@ -115,11 +114,11 @@ def test_default_privileges_add_nothing_to_the_new_table(connection: psycopg.Con
     connection.execute(f"CREATE ROLE {prefix(connection)}_r")
     connection.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {prefix(connection)}_r")
     connection.execute("CREATE TABLE restructure_job.t (LIKE t INCLUDING ALL)")
-    before = inventory(connection, relation(connection, "t").oid).grants
+    before = held(connection, "t")
 
     swap(connection, "t")
 
-    assert inventory(connection, relation(connection, "t").oid).grants == before
+    assert held(connection, "t") == before
 
 
 @pytest.mark.parametrize("kind", ["ALWAYS", "BY DEFAULT"])

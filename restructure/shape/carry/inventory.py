@@ -1,160 +1,218 @@
-"""A table with all that hangs on it, as text: to compare before and after."""
+"""What hangs on a table, as the catalogs have it: compared before the swap, under its lock and after it.
+
+A name missing afterwards rolls the swap back. Whether each thing is also *like* it was is not asked
+here, for the plan may have changed it: a view shows a wider column, say.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import LiteralString
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from restructure.errors import SchemaDrift
+from restructure.errors import NotNow, OperatorNeeded
+from restructure.model.names import Names
+from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
+from restructure.shape.carry.kind import Carrying
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """Every value is text as PostgreSQL prints it, so two inventories compare with ``==``.
+@dataclass(frozen=True, slots=True, order=True)
+class Held:
+    """One thing. ``table`` is the member of the tree that it hangs on, ``column`` the column.
 
-    Maps go from a name to a definition. ``grants`` are ACL entries ("grantee=privileges/grantor")
-    of the table, its columns ("column: …") and its sequences, with the defaults spelled out.
-    Sequences are told by name, type and step, not by how far they have counted.
+    Both are empty where it hangs on none in particular. The names are the same before and
+    after the swap.
     """
 
-    owner: str
-    grants: tuple[str, ...]
-    options: tuple[str, ...]
-    columns: dict[str, str]
-    constraints: dict[str, str]
-    indexes: dict[str, str]
-    sequences: dict[str, str]
-    triggers: dict[str, str]
-    comments: dict[str, str]
+    kind: str
+    name: str
+    table: str
+    column: str
+
+    def __str__(self) -> str:
+        where = ".".join(part for part in (self.table, self.column) if part)
+        return " ".join(part for part in (self.kind, self.name, where and f"on {where}") if part)
 
 
-_OWNER = """
-SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = %(oid)s
-"""
+Inventory = dict[Held, str]
+"""Each thing with its state: text that differs when it was changed, and means nothing otherwise."""
 
-_OWNED = """
-    SELECT objid FROM pg_catalog.pg_depend
-    WHERE classid = 'pg_catalog.pg_class'::regclass AND refobjid = %(oid)s
-      AND refclassid = 'pg_catalog.pg_class'::regclass AND deptype IN ('a', 'i')
-"""
 
-_GRANTS: LiteralString = (
-    """
-SELECT CASE WHEN c.relkind = 'S' THEN c.relname || ': ' ELSE '' END || acl::text AS line
-FROM pg_catalog.pg_class c, unnest(coalesce(c.relacl, pg_catalog.acldefault(
-    CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) AS acl
-WHERE c.oid = %(oid)s OR (c.relkind = 'S' AND c.oid IN ("""
-    + _OWNED
-    + """))
-UNION ALL
-SELECT attname || ': ' || acl::text
-FROM pg_catalog.pg_attribute, unnest(attacl) AS acl
-WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped
-ORDER BY line
-"""
+def inventory(connection: Connection, root: Relation, names: Names) -> Inventory:
+    """Read it in one round trip; prepared, so that a second time it is not planned again."""
+    rows = connection.execute(
+        _INVENTORY, {"root": root.oid, "ours": names.publication}, prepare=True
+    ).fetchall()
+    return {Held(kind, name, table, column): state for kind, name, table, column, state in rows}
+
+
+def require_unchanged(before: Inventory, now: Inventory) -> None:
+    """Raise NotNow that names what has changed since the swap was composed."""
+    changed = {thing for thing, _ in before.items() ^ now.items()}
+    if changed:
+        names = ", ".join(map(str, sorted(changed)))
+        raise NotNow(f"what hangs on the table changed just before the lock: {names}")
+
+
+def require_all(carrying: Carrying, before: Inventory, after: Inventory) -> None:
+    """Raise OperatorNeeded that names what the source had and the new table has not."""
+    if lost := missing(carrying, before, after):
+        raise OperatorNeeded(
+            f"the swap was rolled back, for it would have lost {', '.join(map(str, lost))}",
+            hint="Nothing has changed for clients. Drop what is named and make it again after the "
+            "swap, and please report this: it should have been carried, or refused by check.",
+        )
+
+
+def missing(carrying: Carrying, before: Inventory, after: Inventory) -> list[Held]:
+    """What of ``before`` the plan did not take away, and is not in ``after``."""
+    members = {pair.old.name: pair.new.name for pair in carrying.pairs}
+    expected: list[Held] = []
+    for thing in before:
+        if thing.table and thing.table not in members:
+            continue  # on a partition that the plan has no successor for
+        table = members.get(thing.table, "")
+        column = carrying.columns.get(thing.column) if thing.column else ""
+        if column is not None:
+            expected.append(replace(thing, table=table, column=column))
+    return sorted(set(_not_the_plans(expected, after)) - after.keys())
+
+
+def _not_the_plans(expected: Iterable[Held], after: Inventory) -> Iterable[Held]:
+    """Indexes and constraints are the plan's, and so their comments are due only where they are."""
+    there = {(thing.kind, thing.name) for thing in after}
+    for thing in expected:
+        if thing.kind in _OF_THE_SHAPE:
+            continue
+        of = thing.kind.removeprefix("comment on ")
+        if of in _OF_THE_SHAPE and (of, thing.name) not in there:
+            continue
+        yield thing
+
+
+_OF_THE_SHAPE = ("index", "constraint")
+
+_INVENTORY = """
+WITH RECURSIVE tree AS (
+    SELECT %(root)s::oid AS oid
+    UNION ALL
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid
+), member AS (
+    SELECT c.* FROM tree JOIN pg_catalog.pg_class c USING (oid)
+), hanging (classid, objid) AS (
+    SELECT 'pg_catalog.pg_class'::regclass::oid, oid FROM tree
+    UNION
+    SELECT d.*
+    FROM hanging h CROSS JOIN LATERAL (
+        SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+        WHERE d.refclassid = h.classid AND d.refobjid = h.objid
+          AND d.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_rewrite'::regclass)
+        UNION ALL
+        SELECT 'pg_catalog.pg_class'::regclass, r.ev_class FROM pg_catalog.pg_rewrite r
+        JOIN pg_catalog.pg_class c ON c.oid = r.ev_class AND c.relkind IN ('v', 'm')
+        WHERE h.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = h.objid
+          AND r.rulename = '_RETURN'
+        UNION ALL
+        SELECT 'pg_catalog.pg_type'::regclass, t.oid FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_type t ON t.oid = c.reltype OR t.typelem = c.reltype AND t.typlen = -1
+        WHERE h.classid = 'pg_catalog.pg_class'::regclass AND c.oid = h.objid AND c.reltype <> 0
+    ) AS d
+), viewed AS (
+    SELECT c.*, pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS full_name
+    FROM hanging h JOIN pg_catalog.pg_class c ON c.oid = h.objid AND c.relkind IN ('v', 'm')
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE h.classid = 'pg_catalog.pg_class'::regclass
+), called AS (
+    SELECT p.oid, p.xmin, n.nspname || '.' || p.proname || '/' || p.pronargs AS full_name, p.proacl
+    FROM hanging h JOIN pg_catalog.pg_proc p ON p.oid = h.objid
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE h.classid = 'pg_catalog.pg_proc'::regclass
+), relation AS (
+    SELECT oid, relname::text AS home, '' AS name, '' AS of, relowner, relacl, 'table' AS kind
+    FROM member
+    UNION ALL
+    SELECT oid, '', full_name, ' of ' || full_name, relowner, relacl,
+           CASE relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END FROM viewed
+), thing (classid, objid, kind, name, home, state) AS (
+    SELECT 'pg_catalog.pg_class'::regclass, oid, kind, name, home, '' FROM relation
+    UNION ALL
+    SELECT 'pg_catalog.pg_proc'::regclass, oid, 'function', full_name, '', xmin::text FROM called
+    UNION ALL
+    SELECT g.tableoid, g.oid, 'trigger', g.tgname || r.of, r.home, g.tgenabled::text || g.xmin::text
+    FROM relation r JOIN pg_catalog.pg_trigger g ON g.tgrelid = r.oid
+    WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgname <> 'restructure_tripwire'
+    UNION ALL
+    SELECT w.tableoid, w.oid, 'rule', w.rulename || r.of, r.home, w.ev_enabled::text || w.xmin::text
+    FROM relation r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
+    WHERE w.rulename <> '_RETURN'
+    UNION ALL
+    SELECT w.tableoid, w.oid, 'query', r.name, '', w.xmin::text
+    FROM relation r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
+    WHERE w.rulename = '_RETURN'
+    UNION ALL
+    SELECT p.tableoid, p.oid, 'policy', p.polname, r.home, p.xmin::text
+    FROM relation r JOIN pg_catalog.pg_policy p ON p.polrelid = r.oid
+    UNION ALL
+    SELECT 0, 0, 'row security', CASE WHEN m.relforcerowsecurity THEN 'FORCE' ELSE '' END,
+           m.relname, ''
+    FROM member m WHERE m.relrowsecurity OR m.relforcerowsecurity
+    UNION ALL
+    SELECT s.tableoid, s.oid, 'extended statistics',
+           pg_catalog.format('%%I.%%I', n.nspname, s.stxname), m.relname, s.xmin::text
+    FROM member m JOIN pg_catalog.pg_statistic_ext s ON s.stxrelid = m.oid
+    JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+    UNION ALL
+    SELECT 0, 0, 'publication', p.pubname, m.relname, r.xmin::text
+    FROM member m JOIN pg_catalog.pg_publication_rel r ON r.prrelid = m.oid
+    JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+    WHERE p.pubname <> %(ours)s
+    UNION ALL
+    SELECT k.tableoid, k.oid, 'inbound foreign key',
+           pg_catalog.format('%%I of %%I.%%I', k.conname, n.nspname, c.relname), m.relname, k.convalidated::text
+    FROM member m JOIN pg_catalog.pg_constraint k ON k.confrelid = m.oid AND k.conparentid = 0
+    JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE k.conrelid NOT IN (SELECT oid FROM tree)
+    UNION ALL
+    SELECT k.tableoid, k.oid, 'constraint', k.conname, m.relname, ''
+    FROM member m JOIN pg_catalog.pg_constraint k ON k.conrelid = m.oid
+    UNION ALL
+    SELECT i.tableoid, i.oid, 'index', i.relname, m.relname, ''
+    FROM (SELECT oid, relname FROM member UNION ALL SELECT oid, full_name FROM viewed) AS m
+    JOIN pg_catalog.pg_index x ON x.indrelid = m.oid
+    JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+    UNION ALL
+    SELECT 0, 0, 'parent', i.inhparent::regclass::text, m.relname, ''
+    FROM member m JOIN pg_catalog.pg_inherits i ON i.inhrelid = m.oid
+    WHERE i.inhparent NOT IN (SELECT oid FROM tree)
 )
-
-_OPTIONS = """
-SELECT option FROM pg_catalog.pg_class c, unnest(c.reloptions) AS option WHERE c.oid = %(oid)s
+SELECT kind, name::text, home::text, '', state FROM thing WHERE kind <> 'table'
 UNION ALL
-SELECT 'toast.' || option
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid,
-     unnest(t.reloptions) AS option
-WHERE c.oid = %(oid)s
-ORDER BY option
+SELECT 'owner', pg_catalog.pg_get_userbyid(relowner) || of, home, '', '' FROM relation
+UNION ALL
+SELECT 'grant', pg_catalog.format('of %%s to %%s%%s', a.privilege_type,
+                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(a.grantee) END,
+                CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END) || r.of,
+       r.home, '', ''
+FROM relation r, pg_catalog.aclexplode(coalesce(r.relacl, pg_catalog.acldefault('r', r.relowner))) a
+UNION ALL
+SELECT 'grant', pg_catalog.format('of %%s to %%s%%s', a.privilege_type,
+                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(a.grantee) END,
+                CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END),
+       r.home, c.attname, ''
+FROM relation r JOIN pg_catalog.pg_attribute c ON c.attrelid = r.oid AND c.attnum > 0
+     AND NOT c.attisdropped, pg_catalog.aclexplode(c.attacl) a
+WHERE r.kind = 'table'
+UNION ALL
+SELECT 'comment' || CASE t.kind WHEN 'table' THEN '' ELSE ' on ' || t.kind END, t.name, t.home,
+       coalesce(c.attname, ''), pg_catalog.md5(d.description)
+FROM thing t JOIN pg_catalog.pg_description d ON d.classoid = t.classid AND d.objoid = t.objid
+LEFT JOIN pg_catalog.pg_attribute c ON c.attrelid = t.objid AND c.attnum = d.objsubid AND c.attnum > 0
+WHERE NOT (t.kind <> 'table' AND d.objsubid > 0)
+UNION ALL
+SELECT 'security label', pg_catalog.concat_ws(' on ', l.provider, nullif(t.name, '')), t.home,
+       coalesce(c.attname, ''), pg_catalog.md5(l.label)
+FROM thing t JOIN pg_catalog.pg_seclabel l ON l.classoid = t.classid AND l.objoid = t.objid
+LEFT JOIN pg_catalog.pg_attribute c ON c.attrelid = t.objid AND c.attnum = l.objsubid AND c.attnum > 0
+WHERE NOT (t.kind <> 'table' AND l.objsubid > 0)
 """
-
-_COLUMNS = """
-SELECT a.attname,
-       concat_ws(' ', pg_catalog.format_type(a.atttypid, a.atttypmod),
-                 CASE WHEN a.attnotnull THEN 'NOT NULL' END,
-                 CASE WHEN a.attcollation <> t.typcollation
-                      THEN 'COLLATE ' || a.attcollation::regcollation::text END,
-                 CASE a.attidentity WHEN 'a' THEN 'IDENTITY ALWAYS'
-                                    WHEN 'd' THEN 'IDENTITY BY DEFAULT' END,
-                 CASE a.attgenerated WHEN 's' THEN 'STORED' WHEN 'v' THEN 'VIRTUAL' END,
-                 'DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid),
-                 CASE WHEN a.attstorage <> t.typstorage THEN 'STORAGE ' || a.attstorage::text END,
-                 CASE WHEN a.attcompression <> '' THEN 'COMPRESSION ' || a.attcompression::text END,
-                 CASE WHEN a.attstattarget >= 0 THEN 'STATISTICS ' || a.attstattarget END,
-                 a.attoptions::text)
-FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
-
-_CONSTRAINTS = """
-SELECT conname, pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint
-WHERE conrelid = %(oid)s ORDER BY conname
-"""
-
-_INDEXES = """
-SELECT i.relname, pg_catalog.pg_get_indexdef(i.oid)
-       || CASE WHEN x.indisreplident THEN ' (replica identity)' ELSE '' END
-       || CASE WHEN x.indisclustered THEN ' (clustered)' ELSE '' END
-FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-WHERE x.indrelid = %(oid)s ORDER BY i.relname
-"""
-
-_SEQUENCES: LiteralString = (
-    """
-SELECT c.relname, concat_ws(' ', s.seqtypid::regtype, s.seqstart, s.seqincrement, s.seqmin,
-                            s.seqmax, s.seqcache, CASE WHEN s.seqcycle THEN 'CYCLE' END)
-FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
-WHERE s.seqrelid IN ("""
-    + _OWNED
-    + """) ORDER BY c.relname
-"""
-)
-
-_TRIGGERS = """
-SELECT tgname, pg_catalog.pg_get_triggerdef(oid) || ' ' || tgenabled::text
-FROM pg_catalog.pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal ORDER BY tgname
-"""
-
-_COMMENTS = """
-SELECT CASE WHEN d.classoid = 'pg_catalog.pg_constraint'::regclass
-            THEN 'constraint ' || (SELECT conname FROM pg_catalog.pg_constraint
-                                   WHERE oid = d.objoid)
-            WHEN d.objsubid > 0
-            THEN 'column ' || (SELECT attname FROM pg_catalog.pg_attribute
-                               WHERE attrelid = d.objoid AND attnum = d.objsubid)
-            WHEN d.objoid = %(oid)s THEN 'table'
-            ELSE 'index ' || (SELECT relname FROM pg_catalog.pg_class WHERE oid = d.objoid) END,
-       d.description
-FROM pg_catalog.pg_description d
-WHERE (d.classoid = 'pg_catalog.pg_class'::regclass
-       AND (d.objoid = %(oid)s OR d.objoid IN (SELECT indexrelid FROM pg_catalog.pg_index
-                                               WHERE indrelid = %(oid)s)))
-   OR (d.classoid = 'pg_catalog.pg_constraint'::regclass
-       AND d.objoid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE conrelid = %(oid)s))
-ORDER BY 1
-"""
-
-
-def inventory(connection: Connection, oid: int) -> Inventory:
-    """Describe the table ``oid``. Raises SchemaDrift where there is none."""
-
-    def lines(query: LiteralString) -> tuple[str, ...]:
-        return tuple(row[0] for row in connection.execute(query, {"oid": oid}))
-
-    def pairs(query: LiteralString) -> dict[str, str]:
-        return {name: text for name, text in connection.execute(query, {"oid": oid})}
-
-    owner = lines(_OWNER)
-    if not owner:
-        raise SchemaDrift(f"no table has the OID {oid}", hint="Was it dropped?")
-    return Inventory(
-        owner=owner[0],
-        grants=lines(_GRANTS),
-        options=lines(_OPTIONS),
-        columns=pairs(_COLUMNS),
-        constraints=pairs(_CONSTRAINTS),
-        indexes=pairs(_INDEXES),
-        sequences=pairs(_SEQUENCES),
-        triggers=pairs(_TRIGGERS),
-        comments=pairs(_COMMENTS),
-    )

@@ -43,6 +43,7 @@ class Swap:
     which must be locked before the source. ``later`` is what the commit leaves to do.
     """
 
+    carrying: Carrying
     wanted: tuple[Wanted, ...]
     first: tuple[Step, ...]
     steps: tuple[Step, ...]
@@ -78,6 +79,7 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         *_guard(connection, source, old, new, names.retired_schema),
     )
     return Swap(
+        carrying,
         _wanted(connection, old, new, sequences.locked, made, parts),
         tuple(step for part in parts for step in part.first),
         steps,
