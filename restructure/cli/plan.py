@@ -68,6 +68,9 @@ def _lines(shown: Preview, warnings: list[Finding]) -> Iterator[str]:
         "size alone (15 to 100 MB/s),"
     )
     yield "         nothing was measured here, and writers slow it down"
+    if shown.carried:
+        yield f"  Hangs on {source}, and comes to the new table besides owner, grants and comments:"
+        yield from (f"      {thing.kind} {thing.name}: {thing.how}" for thing in shown.carried)
     if warnings:
         yield ""
         yield from finding_lines(warnings)

@@ -21,6 +21,7 @@ from restructure.plan.load import LoadedPlan
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import MODES
 from restructure.postgres.script import Script
+from restructure.shape.carry.kinds import CARRIED
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import swap_steps
 from restructure.shape.shadow import build_shadow
@@ -56,9 +57,18 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """One thing that hangs on the table, and how it comes to the new one."""
+
+    kind: str
+    name: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """``strongest_before``: the strongest lock on the source before the swap, and the statement
-    that takes it.
+    that takes it. ``carried``: what hangs on the table, beside owner, grants and comments.
     """
 
     source: Table
@@ -67,6 +77,7 @@ class Preview:
     strongest_before: str
     taken_by: str
     swap_locks: tuple[str, ...]
+    carried: tuple[Carried, ...]
     size: Size
 
     def as_json(self) -> dict[str, Any]:
@@ -77,6 +88,7 @@ class Preview:
             "strongest_lock_before_swap": self.strongest_before,
             "strongest_lock_statement": self.taken_by,
             "swap_locks": list(self.swap_locks),
+            "carried": [asdict(thing) for thing in self.carried],
             "rows": self.size.rows,
             "table_bytes": self.size.table_bytes,
             "index_bytes": self.size.index_bytes,
@@ -120,12 +132,17 @@ def preview(connection: Connection, loaded: LoadedPlan, source: Table) -> Previe
             *composer.index(),
             *composer.catchup(),
             *composer.cutover(prepared, swap),
-            *composer.live(),
+            *composer.live(swap),
         )
         size = _size(connection, source)
     mode, text = _strongest((step for step in steps if _before_swap(step)), source)
     locks = tuple(f"{wanted.mode} on {wanted.relation}" for wanted in swap.wanted)
-    return Preview(source, names, steps, mode, text, locks, size)
+    carried = tuple(
+        Carried(kind.name, found.name, kind.how)
+        for kind in CARRIED
+        for found in kind.find(connection, source)
+    )
+    return Preview(source, names, steps, mode, text, locks, carried, size)
 
 
 _LOCK = re.compile(rf"({'|'.join(sorted(MODES, key=len, reverse=True))}) on ")

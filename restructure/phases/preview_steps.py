@@ -151,6 +151,7 @@ class Composer:
         yield self._locking(
             source, "SHARE UPDATE EXCLUSIVE", "", "evicts autovacuum; clients notice nothing"
         )
+        yield from self._of(Phase.CUTOVER, swap.first)
         yield self._locking(
             source,
             "ACCESS EXCLUSIVE",
@@ -164,7 +165,8 @@ class Composer:
                     wanted.relation,
                     wanted.mode,
                     " NOWAIT",
-                    "whoever holds it goes first; we try again",
+                    "whoever holds it goes first; we try again"
+                    + (", and lock it before the table every second time" * wanted.writer),
                 )
         if self._loaded.plan.stream["kind"] == "pgoutput":
             yield PlannedStep(
@@ -182,7 +184,7 @@ class Composer:
             "clients use the new table",
         )
 
-    def live(self) -> Iterator[PlannedStep]:
+    def live(self, swap: Swap) -> Iterator[PlannedStep]:
         names = self._names
         yield PlannedStep(
             Phase.LIVE,
@@ -192,7 +194,7 @@ class Composer:
             "none on the tables",
             "nobody reads them any more",
         )
-        for item in self._shadow.set_aside:
+        for item in (*self._shadow.set_aside, *swap.later):
             if item.moment == "after":
                 yield PlannedStep(
                     Phase.LIVE, item.statement, item.lock, "readers and writers go on"
