@@ -182,8 +182,10 @@ WITH RECURSIVE tree AS (
     JOIN pg_catalog.pg_index x ON x.indrelid = m.oid
     JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
     UNION ALL
-    SELECT 0, 0, 'parent', i.inhparent::regclass::text, m.relname, ''
+    SELECT 0, 0, 'parent', pg_catalog.format('%%I.%%I', n.nspname, p.relname), m.relname, ''
     FROM member m JOIN pg_catalog.pg_inherits i ON i.inhrelid = m.oid
+    JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace
     WHERE i.inhparent NOT IN (SELECT oid FROM tree)
 )
 SELECT kind, name::text, home::text, '', state FROM thing WHERE kind <> 'table'

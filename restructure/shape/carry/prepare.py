@@ -75,9 +75,8 @@ def _carry_all(script: Script, source: Table, shadow: Shadow) -> None:
     columns = column_heirs(source, shadow.mapping)
     for member in family(script.connection, shadow.relation):
         target = member.relation
-        root = source.relation
-        carry_owner(script, root, target)
         taken = counterpart(target, shadow.relation, old)
+        carry_owner(script, taken or source.relation, target)
         if taken is not None:
             carry_grants(script, taken, target, "TABLE", columns)
             carry_comments(script, taken, target, columns)
