@@ -49,8 +49,7 @@ class Writer:
     writers: int
     amounts: dict[int, Decimal | None] = field(default_factory=dict)
     acknowledged: int = 0
-    longest_wait: float = 0.0
-    waits: list[tuple[float, float]] = field(default_factory=list)  # (when, seconds) of slow ones
+    waits: list[tuple[float, float]] = field(default_factory=list)  # when it began, seconds
     failures: list[str] = field(default_factory=list)
 
     def write(self, connection: Connection, chance: random.Random) -> None:
@@ -64,9 +63,7 @@ class Writer:
         spent = time.monotonic() - began
         self.amounts.update(learnt)
         self.acknowledged += 1
-        self.longest_wait = max(self.longest_wait, spent)
-        if spent > 0.01:
-            self.waits.append((began, spent))
+        self.waits.append((began, spent))
 
     def _change(self, connection: Connection, chance: random.Random) -> tuple[int, Decimal | None]:
         amount = Decimal(chance.randrange(10_000_000)) / 100

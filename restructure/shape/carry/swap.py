@@ -65,6 +65,7 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         connection, source.relation, shadow.relation, origins, names.retired_schema
     )
     made = [aside for aside in shadow.set_aside if aside.moment == "swap"]
+    late = [aside for aside in shadow.set_aside if aside.moment == "after"]
     up = [step for part in parts for step in part.up]
     steps = (
         *(step for part in reversed(parts) for step in part.down),
@@ -83,7 +84,13 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         _wanted(connection, old, new, sequences.locked, made, parts),
         tuple(step for part in parts for step in part.first),
         steps,
-        tuple(aside for part in parts for aside in part.later),
+        (
+            *(
+                SetAside("after", "comment", step.text, step.lock)
+                for step in _comments(connection, old, new, late)
+            ),
+            *(aside for part in parts for aside in part.later),
+        ),
     )
 
 
@@ -121,7 +128,7 @@ def _move(connection: Connection, table: Relation, schema: str, why: str) -> Ste
 def _comments(
     connection: Connection, old: tuple[Member, ...], new: tuple[Member, ...], made: list[SetAside]
 ) -> Iterator[Step]:
-    """Comments on the constraints that come only now."""
+    """Comments on the constraints that ``made`` adds."""
     for member in new:
         taken = counterpart(member.relation, new[0].relation, old)
         final = final_place(member.relation, new[0].relation, old)
