@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 
 from restructure.catalog import job as jobs
@@ -12,6 +13,10 @@ from restructure.errors import OperatorNeeded
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.model.relation import Relation
+from restructure.shape.made import SetAside
+
+_LOCK_TIMEOUT = "50ms"
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 
 
 def run(work: Work) -> None:
@@ -28,7 +33,7 @@ def run(work: Work) -> None:
     table = _place(work, shadow.relation.oid)
     for item in shadow.set_aside:
         if item.moment == "after":
-            _validate(work, item.name, item.statement)
+            _complete(work, item)
     work.control.long_statement(
         work.state, lambda: _execute(work, sql.SQL("ANALYZE {}").format(table.identifier))
     )
@@ -63,17 +68,40 @@ def _place(work: Work, oid: int) -> Relation:
     return Relation(oid, row[0], row[1])
 
 
-def _validate(work: Work, name: str, statement: str) -> None:
-    try:
-        work.control.long_statement(work.state, lambda: _execute(work, sql.SQL(statement)))
-    except psycopg.Error as error:
-        if not is_row_error(error):
-            raise
-        raise OperatorNeeded(
-            f"constraint {name} is in place but could not be validated: {reason(error)}",
-            hint="New rows are checked. Correct the old ones, then run the same command again.",
-        ) from error
-    work.tell("validated", name=name)
+def _complete(work: Work, item: SetAside) -> None:
+    """Run one statement, again and again where it locks writers out and they do not let it."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            work.control.long_statement(work.state, lambda: _execute_in_turn(work, item))
+            break
+        except pg.LockNotAvailable:
+            work.control.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        except pg.DuplicateObject:
+            break  # by a process that ended before it had done the rest
+        except (pg.UndefinedObject, pg.UndefinedTable) as error:
+            work.tell("warning", message=f"{item.name} was dropped since the swap: {reason(error)}")
+            return
+        except psycopg.Error as error:
+            if not is_row_error(error):
+                raise
+            raise OperatorNeeded(
+                f"constraint {item.name} is in place but could not be validated: {reason(error)}",
+                hint="New rows are checked. Correct the old ones, then run the same command again.",
+            ) from error
+    work.tell("validated", name=item.name)
+    failpoint("live.validated")
+
+
+def _execute_in_turn(work: Work, item: SetAside) -> None:
+    """Nobody may queue behind us for long: SHARE UPDATE EXCLUSIVE is what no reader or writer minds."""
+    if item.lock.startswith("SHARE UPDATE EXCLUSIVE"):
+        _execute(work, sql.SQL(item.statement))
+        return
+    with work.state.transaction():
+        work.state.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+        _execute(work, sql.SQL(item.statement))
 
 
 def _execute(work: Work, statement: sql.SQL | sql.Composed) -> None:

@@ -9,6 +9,7 @@ from restructure.catalog import job as jobs
 from restructure.catalog import schema
 from restructure.catalog.job import Job
 from restructure.checks.registry import CheckContext, run_checks
+from restructure.checks.table import lost_self_references, narrow_references
 from restructure.engine.throttle import check_query
 from restructure.engine.work import watched
 from restructure.errors import Finding, PlanError, PreflightRefused, UsageError
@@ -55,9 +56,11 @@ def preflight(connection: Connection, dsn: str, loaded: LoadedPlan) -> Preflight
         with connection.transaction(force_rollback=True):
             shadow = build_shadow(script, source, loaded, names)
             findings.extend(_cannot_be_carried(connection, source, shadow, names))
+            findings.extend(narrow_references.find(connection, source, shadow))
             if loaded.plan.create is not None:
                 made = read_relation(connection, shadow.relation.oid)
                 findings.extend(_lost_defaults(source, made))
+                findings.extend(lost_self_references.find(connection, source, shadow))
     return Preflight(source, findings, shadow, script)
 
 

@@ -50,15 +50,18 @@ def set_aside_late(
 ) -> list[SetAside]:
     """Remove foreign keys and constraints NOT VALID, to come back in the swap.
 
-    ``stands_for`` gives the real table for each stand-in. On a partitioned table a foreign key
-    cannot be NOT VALID before PostgreSQL 18: there each leaf gets its own, and when they
-    are validated the root's finds them and looks at no row (ATExecAddConstraint adopts them).
+    ``stands_for`` gives the real table for each stand-in. In a partitioned table each leaf gets
+    its own foreign key, under the leaf's name for it, and the root's adopts them: in the swap too,
+    but before PostgreSQL 18 it cannot be NOT VALID, and so comes when the leaves' are validated,
+    and then looks at no row (tryAttachPartitionForeignKey in tablecmds.c).
     """
     connection = script.connection
+    unchecked_roots = connection.info.server_version >= 180000
     late = read_late_constraints(connection, table.tree)
     shadows = {member.oid: member for member in table.tree}
     leaves = {leaf.oid for leaf in table.leaves}
     swap: list[SetAside] = []
+    adopting: list[SetAside] = []
     validate: list[SetAside] = []
     roots: list[SetAside] = []
     for constraint in late:
@@ -75,21 +78,29 @@ def set_aside_late(
                 + (f" and {constraint.referenced}" if constraint.kind == "f" else ""),
                 why="comes back in the swap",
             )
-        if constraint.kind != "f" or not table.partitioned:
-            if not constraint.inherited:
-                add = constraint.add(final, references=references)
-                swap.append(_aside(connection, "swap", constraint.name, add, lock))
-        elif constraint.table in leaves:
-            add = constraint.add(final, references=references)
+        of_root = constraint.kind == "f" and table.partitioned and constraint.table not in leaves
+        if constraint.inherited and (of_root or constraint.kind != "f"):
+            continue
+        add = constraint.add(final, references=references, unchecked=unchecked_roots or not of_root)
+        check = _aside(
+            connection, "after", constraint.name, constraint.validate(final), _LOOKING.format(final)
+        )
+        if not of_root:
             swap.append(_aside(connection, "swap", constraint.name, add, lock))
-        elif not constraint.inherited:
-            add = constraint.add(final, references=references, unchecked=False)
+            validate += [check] if constraint.to_validate else []
+        elif unchecked_roots:
+            adopting.append(_aside(connection, "swap", constraint.name, add, lock))
+            roots += [check] if constraint.to_validate else []
+        else:
             roots.append(_aside(connection, "after", constraint.name, add, lock))
-        if constraint.to_validate and (not table.partitioned or constraint.table in leaves):
-            check = constraint.validate(final)
-            lock = f"SHARE UPDATE EXCLUSIVE on {final}, ROW SHARE on the referenced table"
-            validate.append(_aside(connection, "after", constraint.name, check, lock))
-    return [*swap, *validate, *roots]
+            remark = constraint.remark(final)
+            if remark is not None:
+                lock = f"SHARE UPDATE EXCLUSIVE on {final}"
+                roots.append(_aside(connection, "after", constraint.name, remark, lock))
+    return [*swap, *adopting, *validate, *roots]
+
+
+_LOOKING = "SHARE UPDATE EXCLUSIVE on {}, ROW SHARE on the referenced table"
 
 
 def _with_attached(root: int | None, indexes: dict[int, Index]) -> set[int]:

@@ -8,7 +8,7 @@ from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
 from restructure.postgres.script import Script
 from restructure.shape.deparse import canonical, printed
-from restructure.shape.foreign import LateConstraint
+from restructure.shape.foreign import LateConstraint, not_implied
 from restructure.shape.indexes import Index, read_indexes
 from restructure.shape.table import Table
 
@@ -30,8 +30,9 @@ def clone_table(script: Script, source: Table, schema: str) -> dict[int, Relatio
     for member in tree:
         partition_key, bound, parent, options, method, space, settings = facts[member.oid]
         name = sql.Identifier(schema, member.name)
-        # a partition must not bring an identity of its own: it gets the root's (17 and later)
-        identity = sql.SQL("" if member is tree[0] else " EXCLUDING IDENTITY")
+        # a partition must not bring an identity of its own: it gets that of the table above
+        above = member is not tree[0] or (parent and connection.info.server_version >= 170000)
+        identity = sql.SQL(" EXCLUDING IDENTITY" if above else "")
         statement = sql.SQL(
             "CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS{}){}"
         ).format(
@@ -100,9 +101,9 @@ def clone_late_constraints(
     parents: dict[int, Relation],
 ) -> None:
     """Make foreign keys (to stand-ins) and the constraints NOT VALID, which LIKE validates."""
-    for constraint in late:
-        if constraint.inherited:
-            continue
+    keys = [constraint for constraint in late if constraint.kind == "f"]
+    others = [one for one in late if one.kind != "f" and not one.inherited]
+    for constraint in (*others, *not_implied(keys)):
         clone = clones[constraint.table]
         references = None
         if constraint.kind == "f":
@@ -112,12 +113,15 @@ def clone_late_constraints(
         script.run(
             constraint.add(clone, references=references, unchecked=False), lock="none", why=_WHY
         )
+        remark = constraint.remark(clone)
+        if remark is not None:
+            script.run(remark, lock="none", why=_WHY)
 
 
 def _attach(
     script: Script, index: Index, indexes: dict[int, Index], clones: dict[int, Relation]
 ) -> None:
-    if index.parent is None:
+    if index.parent not in indexes:  # none, or one of a table above the source
         return
     parent = indexes[index.parent]
     script.run(

@@ -120,7 +120,7 @@ def test_grants_comments_and_sequences_follow_a_renamed_and_widened_column(
 def test_a_partitioned_table_with_a_commented_foreign_key_can_be_swapped(
     server: Server, database: str, connection: psycopg.Connection, on_root: bool
 ) -> None:
-    """The root's key comes only after the swap, so its comment cannot be in the swap."""
+    """Before PostgreSQL 18 the root's key comes only after the swap, and its comment with it."""
     connection.execute(
         "CREATE SCHEMA restructure; CREATE SCHEMA parts; CREATE TABLE p (id int PRIMARY KEY);"
         "CREATE TABLE t (id int PRIMARY KEY, a int CONSTRAINT to_p REFERENCES p)"
@@ -134,9 +134,7 @@ def test_a_partitioned_table_with_a_commented_foreign_key_can_be_swapped(
 
     restructure(connection, "public.t", "ALTER COLUMN a TYPE bigint")
 
-    lost = ["-COMMENT ON CONSTRAINT to_p ON public.t IS 'to the parent';"] if on_root else []
-    asked = ["-    a integer", "+    a bigint"]
-    assert changes(before, dump(server, database)) == asked + lost
+    assert changes(before, dump(server, database)) == ["-    a integer", "+    a bigint"]
     kept = connection.execute(
         "SELECT reloptions, (SELECT obj_description(k.oid) FROM pg_constraint k"
         " WHERE conrelid = c.oid AND conname = 'to_p') FROM pg_class c"
