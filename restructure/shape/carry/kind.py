@@ -41,7 +41,8 @@ class Carrying:
     """The source with its partitions, the shadow with its own, and how names are looked up.
 
     ``columns`` maps old column to the new one that inherits from it. ``path`` are the schemas in
-    which the old table and all that hangs on it lie, the source's first.
+    which the old table and all that hangs on it lie, the source's first. ``trial``: the shadow is
+    empty and will be rolled back, so what takes long is composed only.
     """
 
     connection: Connection
@@ -52,6 +53,7 @@ class Carrying:
     new: tuple[Member, ...]
     columns: dict[str, str]
     path: tuple[str, ...]
+    trial: bool = False
 
     @classmethod
     def of(cls, connection: Connection, source: Table, shadow: Shadow, names: Names) -> Carrying:

@@ -128,7 +128,7 @@ def _run(
         privilege = sql.SQL("{} ({})").format(privilege, sql.Identifier(grant.column))
     grantee = sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC")
     giver = None if grant.grantor == owner else grant.grantor
-    with _acting_as(script, giver, target.schema):
+    with acting_as(script, giver, target.schema):
         script.run(
             sql.SQL(template).format(privilege, target.identifier, grantee),
             lock="none",
@@ -137,7 +137,7 @@ def _run(
 
 
 @contextmanager
-def _acting_as(script: Script, role: str | None, schema: str) -> Iterator[None]:
+def acting_as(script: Script, role: str | None, schema: str) -> Iterator[None]:
     """Give as ``role``: PostgreSQL records as grantor whoever runs the GRANT.
 
     For this moment it must be able to look into our schema.

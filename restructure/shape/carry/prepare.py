@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from psycopg import sql
 
 from restructure.model.names import Names
@@ -31,6 +33,7 @@ def prepare_shadow(
     names: Names,
     *,
     settings: bool = False,
+    trial: bool = False,
 ) -> list[Step]:
     """Carry owner, grants, comments, what kinds make ahead, and how far sequences may count;
     make the retired schema.
@@ -43,7 +46,8 @@ def prepare_shadow(
     Comments that the shadow has already (because the plan's own DDL set them) are kept; owner
     and grants are made equal to the source's. ``settings`` fills in storage options and column
     settings too, where the shadow has the defaults: for a plan with ``create``. With ``alter`` the
-    clone had them all before the clauses ran, and what a clause has reset must stay so.
+    clone had them all before the clauses ran, and what a clause has reset must stay so. ``trial``:
+    all of it will be rolled back, so what takes long is only noted.
     """
     script = Script(connection)
     with connection.transaction():
@@ -52,7 +56,7 @@ def prepare_shadow(
         _carry_all(script, source, shadow)
         if settings:
             _carry_settings(script, source, shadow)
-        carrying = Carrying.of(connection, source, shadow, names)
+        carrying = replace(Carrying.of(connection, source, shadow, names), trial=trial)
         for kind in CARRIED:
             if kind.ahead is not None:
                 kind.ahead(script, carrying)
