@@ -37,6 +37,7 @@ from restructure.checks.table import (
     replica_identity,
     space,
     subscribed,
+    subscribed_publications,
     swap_names,
     wide_publications,
 )
@@ -83,6 +84,7 @@ TABLE_CHECKS: dict[str, Check] = {
         replica_identity,
         space,
         subscribed,
+        subscribed_publications,
         swap_names,
         wide_publications,
     )

@@ -7,6 +7,10 @@ from psycopg import sql
 from restructure.engine.work import Work
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
+from restructure.phases.refused_ddl import told
+from restructure.postgres.script import Script
+from restructure.shape.carry import statistics
+from restructure.shape.carry.kind import Carrying
 
 FEW_KEYS = 2_000
 """Pending keys below which the last of them can be merged under the lock: some 20 ms of work."""
@@ -15,7 +19,12 @@ FEW_KEYS = 2_000
 def run(work: Work) -> None:
     """Apply until few keys are pending; a source that is faster than we are is followed for ever."""
     _follow(work)
-    relation = work.made_shadow().relation.identifier
+    shadow = work.made_shadow()
+    with told("extended statistics cannot be made on the new table"), work.state.transaction():
+        statistics.ahead(
+            Script(work.state), Carrying.of(work.state, work.source, shadow, work.names)
+        )
+    relation = shadow.relation.identifier
     work.control.long_statement(
         work.state,
         lambda: _execute(work, sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(relation)),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 
+from restructure.errors import NotNow
 from restructure.model.names import Names
 from restructure.postgres.connect import Connection
+from restructure.postgres.said import said
 from restructure.postgres.script import Script
 from restructure.shape.carry.kind import Carrying, Kind
 from restructure.shape.carry.kinds import CARRIED
@@ -22,15 +25,34 @@ def rehearse(
     """Yield what cannot be carried, with its kind and PostgreSQL's own reason.
 
     To be called in a transaction that is rolled back, when the shadow was just built: its
-    indexes are made here, for foreign keys and CLUSTER need them. Locks no table but the shadow.
+    indexes are made here, for foreign keys and CLUSTER need them. Other tables are locked as
+    weakly as by a client, for PostgreSQL locks what a definition mentions even to print it.
+    Raises NotNow where that would have to wait.
     """
-    with connection.transaction(force_rollback=True):
+    with connection.transaction(force_rollback=True), _not_waiting(connection):
         for aside in shadow.set_aside:
             if aside.moment in ("key", "index"):
                 connection.execute(printed(aside.statement))
         carrying = Carrying.of(connection, source, shadow, names)
         for kind in CARRIED:
             yield from ((kind, reason) for reason in _try(kind, carrying))
+
+
+@contextmanager
+def _not_waiting(connection: Connection) -> Iterator[None]:
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise NotNow(
+            f"a lock for trying what hangs on the table was not had within {_LOCK_TIMEOUT}: "
+            f"{said(error)}",
+            hint="Somebody changes a table or a view that it mentions. Run the same command again.",
+        ) from error
+
+
+_LOCK_TIMEOUT = "500ms"
+"""A request that waits makes everybody queue behind it (PostgreSQL docs, explicit-locking)."""
 
 
 def _try(kind: Kind, carrying: Carrying) -> Iterator[str]:
@@ -46,13 +68,9 @@ def _try(kind: Kind, carrying: Carrying) -> Iterator[str]:
                 with carrying.staged():
                     for step in up:
                         carrying.connection.execute(printed(step.text))
+    except psycopg.errors.LockNotAvailable:
+        raise
     except psycopg.DatabaseError as error:
         if error.sqlstate is None or error.sqlstate.startswith(("08", "57")):
             raise
         yield said(error)
-
-
-def said(error: psycopg.Error) -> str:
-    """PostgreSQL's message and detail in one line."""
-    parts = (error.diag.message_primary, error.diag.message_detail)
-    return "; ".join(" ".join(part.split()) for part in parts if part) or str(error)
