@@ -166,7 +166,16 @@ SELECT json_build_object(
     FROM member m WHERE m.oid <> c.oid)),
  'soft', json_build_object(
   'table', json_build_object('owner', c.relowner, 'grants', c.relacl, 'options', c.reloptions,
-    'tablespace', c.reltablespace, 'comments', (SELECT md5(string_agg(
+    'tablespace', c.reltablespace,
+    'place', (SELECT json_agg(concat_ws(' ', t.partdefid, md5(c.relpartbound::text),
+          CASE WHEN t.partdefid = c.oid  -- what fits nowhere else: that depends on all others
+               THEN (SELECT md5(string_agg(s.relpartbound::text, ' ' ORDER BY s.oid))
+                     FROM pg_catalog.pg_inherits j JOIN pg_catalog.pg_class s ON s.oid = j.inhrelid
+                     WHERE j.inhparent = i.inhparent) END))
+        FROM pg_catalog.pg_inherits i
+        JOIN pg_catalog.pg_partitioned_table t ON t.partrelid = i.inhparent
+        WHERE i.inhrelid = c.oid),
+    'comments', (SELECT md5(string_agg(
         concat_ws(' ', objsubid, description), ' ' ORDER BY objsubid))
       FROM pg_catalog.pg_description
       WHERE classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objoid = c.oid)),

@@ -12,6 +12,7 @@ from restructure.model.names import Names
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.script import Script
 from restructure.shape.aside import set_aside_indexes, set_aside_late
+from restructure.shape.carry.bound import hold_to_bound
 from restructure.shape.clone import clone_indexes, clone_late_constraints, clone_table
 from restructure.shape.ddl import apply_alter, refuse_nature, run_create
 from restructure.shape.foreign import read_late_constraints, standing_in
@@ -60,6 +61,7 @@ def _build(script: Script, source: Table, loaded: LoadedPlan, names: Names) -> S
         mapping = derive_mapping(script.connection, source, table, loaded, kept)
         identities = _identities_by_default(script, source, table, mapping)
         indexes = set_aside_indexes(script, table, mapping)
+        hold_to_bound(script, source.relation, table.relation)
     return Shadow(
         table.relation,
         table.leaves,

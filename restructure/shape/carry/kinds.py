@@ -11,6 +11,7 @@ from restructure.shape.carry import (
     inbound_keys,
     labels,
     materialized_views,
+    membership,
     others,
     policies,
     publications,
@@ -25,11 +26,13 @@ from restructure.shape.carry import (
 from restructure.shape.carry.kind import Kind
 
 KINDS: tuple[Kind, ...] = (
+    membership.KIND,
+    membership.KEYS_ABOVE,
     statistics.KIND,
     row_types.KIND,
-    functions.KIND,
     views.KIND,
     materialized_views.KIND,
+    functions.KIND,
     defaults.KIND,
     self_references.KIND,
     inbound_keys.KIND,

@@ -65,7 +65,6 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         connection, source.relation, shadow.relation, origins, names.retired_schema
     )
     made = [aside for aside in shadow.set_aside if aside.moment == "swap"]
-    late = [aside for aside in shadow.set_aside if aside.moment == "after"]
     up = [step for part in parts for step in part.up]
     steps = (
         *(step for part in reversed(parts) for step in part.down),
@@ -84,13 +83,7 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         _wanted(connection, old, new, sequences.locked, made, parts),
         tuple(step for part in parts for step in part.first),
         steps,
-        (
-            *(
-                SetAside("after", "comment", step.text, step.lock)
-                for step in _comments(connection, old, new, late)
-            ),
-            *(aside for part in parts for aside in part.later),
-        ),
+        tuple(aside for part in parts for aside in part.later),
     )
 
 
@@ -128,7 +121,7 @@ def _move(connection: Connection, table: Relation, schema: str, why: str) -> Ste
 def _comments(
     connection: Connection, old: tuple[Member, ...], new: tuple[Member, ...], made: list[SetAside]
 ) -> Iterator[Step]:
-    """Comments on the constraints that ``made`` adds."""
+    """Comments on the constraints that come only now."""
     for member in new:
         taken = counterpart(member.relation, new[0].relation, old)
         final = final_place(member.relation, new[0].relation, old)
@@ -204,8 +197,9 @@ def _wanted(
     found += [wanted for part in parts for wanted in part.wanted]
     by_oid: dict[int, Wanted] = {}
     for wanted in found:
-        known = by_oid.get(wanted.relation.oid)
-        if known is None or MODES.index(known.mode) < MODES.index(wanted.mode):
-            by_oid[wanted.relation.oid] = wanted
+        known = by_oid.setdefault(wanted.relation.oid, wanted)
+        strongest = max(known, wanted, key=lambda one: MODES.index(one.mode))
+        writer = known.writer or wanted.writer
+        by_oid[wanted.relation.oid] = replace(strongest, writer=writer)
     first = by_oid.pop(old[0].relation.oid)
     return (first, *(by_oid[oid] for oid in sorted(by_oid)))
