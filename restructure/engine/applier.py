@@ -16,6 +16,7 @@ from restructure.engine.refusal import is_row_error
 from restructure.engine.transform import SETTLED, Transform, force_index_lookups
 from restructure.errors import NotNow
 from restructure.postgres.connect import Connection, connect
+from restructure.postgres.prepared import prepare
 
 BATCH_KEYS = 20_000
 """Keys per MERGE and applier. Below 5,000 the statement's overhead shows, above 20,000 the
@@ -218,10 +219,7 @@ class LastKeys:
         # planning takes longer than all else under the lock: plan once, before
         self._session.execute("SET plan_cache_mode = force_generic_plan")
         for name, statement in self._statements.items():
-            prepared = sql.Identifier(f"restructure_{name}")
-            text = statement.as_string(self._session).replace("%%", "%")
-            self._session.execute(sql.SQL("PREPARE {} AS {}").format(prepared, sql.SQL(text)))
-            self._session.execute(sql.SQL("EXPLAIN EXECUTE {}").format(prepared))
+            prepare(self._session, f"restructure_{name}", statement)
 
     def apply(self) -> int:
         """Apply; return how many spool rows that were. Raises NotNow where a row is in quarantine."""

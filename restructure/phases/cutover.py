@@ -27,7 +27,7 @@ from restructure.engine.capture import LINGER
 from restructure.engine.drift import Guard
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
-from restructure.errors import NotNow, OperatorNeeded
+from restructure.errors import NotNow
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases import outcome
@@ -35,9 +35,10 @@ from restructure.phases.catchup import apply_all, apply_pending
 from restructure.phases.expected import Expected, expect, require_whole_stream
 from restructure.phases.gates import obstacles
 from restructure.phases.locking import lock_statement, take_locks
+from restructure.phases.refused_ddl import told
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import Blocker, blockers
-from restructure.shape.carry.inventory import inventory, require_all
+from restructure.shape.carry.inventory import prepare_inventory, prepared_inventory, require_all
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import Swap, run_swap, swap_steps
 from restructure.shape.made import Shadow
@@ -105,17 +106,19 @@ def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
     """
     shadow = work.made_shadow()
     expected = expect(work, guard)
-    prepare_shadow(
-        work.state, work.source, shadow, work.names, settings=work.plan.create is not None
-    )
+    with told("what hangs on the table cannot be made beside the new one"):
+        prepare_shadow(
+            work.state, work.source, shadow, work.names, settings=work.plan.create is not None
+        )
     with work.connect("cutover") as session:
+        # psycopg would deallocate all statements after an ALTER, those prepared below too
+        session.prepare_threshold = None
         swap = swap_steps(session, work.source, shadow, work.names)
         last_keys = LastKeys(
             session, work.transform(), jobs.reload(work.state, work.job.id).copy_snapshot
         )
         last_keys.warm_up()
-        guard.check(session)
-        inventory(session, shadow.relation, work.names)  # to have it planned
+        prepare_inventory(session, shadow.relation, work.names)
         # what is merged now is not merged under the lock: no lingering from here on
         work.running_capture().linger = 0.0
         work.fence()
@@ -190,8 +193,7 @@ def _swap_under_lock(
     work.crew.run_all(
         [
             lambda: require_whole_stream(work),
-            lambda: expected.require_same(guard, session),
-            lambda: expected.require_same_inventory(work),
+            lambda: expected.require_same(work, guard),
         ]
     )
     capture.wait_for(fence, deadline - time.monotonic())
@@ -199,9 +201,9 @@ def _swap_under_lock(
     keys = last_keys.apply()
     if time.monotonic() > deadline:
         raise NotNow(f"{keys} last keys took longer than lock_budget")
-    run_swap(session, swap)
-    now = inventory(session, work.made_shadow().relation, work.names)
-    require_all(swap.carrying, expected.inventory, now)
+    with told("the swap was rolled back"):
+        run_swap(session, swap)
+    require_all(swap.carrying, expected.inventory, prepared_inventory(session))
     failpoint("cutover.swapped")
     if swap.later:
         jobs.store(session, work.job.id, shadow=_with_later(work, swap).to_json())
@@ -227,14 +229,6 @@ def _translated(work: Work, swap: Swap, error: psycopg.Error) -> Exception:
         return NotNow(f"the swap was given up: {reason(error)}")
     if is_row_error(error):
         return NotNow(f"the last rows are refused by the new shape: {reason(error)}")
-    if isinstance(error, pg.DependentObjectsStillExist):
-        return NotNow(f"something was built on what hangs on the table: {reason(error)}")
-    if isinstance(error, pg.SyntaxErrorOrAccessRuleViolation | pg.FeatureNotSupported):
-        return OperatorNeeded(
-            f"what hangs on the table does not fit the new one: {reason(error)}",
-            hint="It was changed after the checks. Nothing has changed for clients: correct it "
-            "and run the same command again.",
-        )
     return error
 
 

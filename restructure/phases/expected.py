@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from restructure.engine.drift import Guard
 from restructure.engine.work import Work
 from restructure.errors import NotNow, OperatorNeeded, StreamGap
-from restructure.postgres.connect import Connection
 from restructure.shape.carry.inventory import Inventory, inventory, require_unchanged
 from restructure.shape.carry.kinds import REFUSED
 from restructure.shape.fingerprint import Parts
@@ -20,13 +19,14 @@ class Expected:
     soft: Parts
     inventory: Inventory
 
-    def require_same(self, guard: Guard, session: Connection) -> None:
-        """Raise SchemaDrift or NotNow where the table itself has changed since."""
-        if guard.check(session).soft != self.soft:
-            raise NotNow("grants, comments or settings of the table changed just before the lock")
+    def require_same(self, work: Work, guard: Guard) -> None:
+        """Raise SchemaDrift or NotNow where something has changed since.
 
-    def require_same_inventory(self, work: Work) -> None:
-        """Raise NotNow where something that hangs on it has. Reads catalogs, waits for no lock."""
+        On another session than the one that holds the lock, where these queries are planned
+        already. They read catalogs only, and so wait for no lock.
+        """
+        if guard.check(work.state).soft != self.soft:
+            raise NotNow("grants, comments or settings of the table changed just before the lock")
         require_unchanged(self.inventory, _read(work))
 
 

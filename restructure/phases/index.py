@@ -12,6 +12,7 @@ from restructure.errors import OperatorNeeded
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases.catchup import apply_all
+from restructure.shape.late_partitions import index_late_partition
 from restructure.shape.shadow import SetAside
 
 
@@ -32,6 +33,8 @@ def run(work: Work) -> None:
         work.progress.indexes_built = number - 1
         _build(work, item, number)
     work.progress.indexes_built = len(later)
+    while _build_on_late_partition(work):
+        pass
     with work.state.transaction():
         row = work.state.execute("SELECT pg_current_xact_id()::text").fetchone()
         assert row is not None
@@ -81,3 +84,24 @@ def _build(work: Work, item: SetAside, number: int) -> None:
             "or abort the job and change the plan.",
         ) from error
     work.tell("built", name=item.name)
+
+
+def _build_on_late_partition(work: Work) -> bool:
+    """One index of a partition that somebody has given the shadow since it was made."""
+    found: list[str | None] = []
+
+    def build() -> None:
+        with work.state.transaction():
+            found.append(index_late_partition(work.state, work.made_shadow()))
+
+    try:
+        work.control.long_statement(work.state, build)
+    except psycopg.Error as error:
+        if not is_row_error(error):
+            raise
+        raise OperatorNeeded(
+            f"the rows do not fit the indexes of a partition that was added: {reason(error)}",
+            hint="Correct the rows in the source table and run the same command again, "
+            "or abort the job and change the plan.",
+        ) from error
+    return found[-1] is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from restructure.catalog import schema
@@ -24,6 +24,7 @@ from restructure.postgres.script import Script
 from restructure.shape.carry.kinds import CARRIED
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import swap_steps
+from restructure.shape.deparse import printed
 from restructure.shape.shadow import build_shadow
 from restructure.shape.table import Table
 
@@ -121,11 +122,20 @@ def preview(connection: Connection, loaded: LoadedPlan, source: Table) -> Previe
         schema.ensure(connection)
         script = Script(connection)
         shadow = build_shadow(script, source, loaded, names)
+        for aside in shadow.set_aside:
+            if aside.moment in ("key", "index"):  # a view may need its table's primary key
+                connection.execute(printed(aside.statement))
         prepared = prepare_shadow(
-            connection, source, shadow, names, settings=loaded.plan.create is not None
+            connection,
+            source,
+            shadow,
+            names,
+            settings=loaded.plan.create is not None,
+            trial=True,
         )
         swap = swap_steps(connection, source, shadow, names)
-        composer = Composer(connection, loaded, source, names, shadow)
+        left = replace(shadow, set_aside=(*shadow.set_aside, *swap.later))
+        composer = Composer(connection, loaded, source, names, left)
         steps = (
             *composer.setup(script.steps, state_is_there=state_is_there),
             *composer.copy(),
