@@ -35,19 +35,23 @@ class Index:
     constraint_comment: str | None
     statistics: list[list[int]]
 
-    def create(self, table: Relation) -> sql.Composed:
+    def create(self, table: Relation, *, named: bool = True) -> sql.Composed:
         """The statement that makes it on ``table``; on a partitioned one, on it alone.
 
-        Partitions get theirs one by one, under their own names, and are then attached.
+        Partitions get theirs one by one, under their own names, and are then attached. Not
+        ``named``, PostgreSQL finds a name.
         """
-        name = sql.Identifier(self.constraint or self.name)
+        name: sql.Composable = sql.Identifier(self.constraint or self.name)
         only = sql.SQL("ONLY " if self.on_partitioned else "")
         if self.constraint is not None:
-            form = sql.SQL("ALTER TABLE {only}{table} ADD CONSTRAINT {name} {tail}")
+            form = sql.SQL("ALTER TABLE {only}{table} ADD {name} {tail}")
+            name = sql.SQL("CONSTRAINT ") + name
         elif self.unique:
             form = sql.SQL("CREATE UNIQUE INDEX {name} ON {only}{table} {tail}")
         else:
             form = sql.SQL("CREATE INDEX {name} ON {only}{table} {tail}")
+        if not named:
+            name = sql.SQL("")
         return form.format(name=name, only=only, table=table.identifier, tail=printed(self.tail))
 
     def drop(self, table: Relation) -> sql.Composed:
@@ -113,7 +117,8 @@ def index_beginning_with(
 ) -> int | None:
     """The OID of the best index whose first columns are these (attribute numbers), in any order.
 
-    Best is the unique one with these alone, then the primary key, then any unique one.
+    Best is the unique one with these alone, then the primary key, then any unique one; last a
+    unique one over some of them, which finds one row too.
     """
     row = connection.execute(
         _BEGINNING, {"table": table, "columns": sorted(columns), "count": len(columns)}
@@ -128,16 +133,17 @@ JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 JOIN pg_catalog.pg_am m ON m.oid = x.relam
 WHERE i.indrelid = %(table)s AND i.indpred IS NULL AND (i.indisvalid OR x.relkind = 'I')
   AND (m.amname = 'btree' OR m.amname = 'hash' AND %(count)s = 1)
-  AND i.indnkeyatts >= %(count)s
+  AND (i.indisunique OR i.indnkeyatts >= %(count)s)
   AND (SELECT array_agg(number ORDER BY number)
        FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, position)
-       WHERE position <= %(count)s) = %(columns)s::int2[]
+       WHERE position <= least(%(count)s, i.indnkeyatts)) <@ %(columns)s::int2[]
   AND NOT EXISTS (  -- an index in another collation does not serve the column's own equality
       SELECT FROM unnest(i.indkey::int2[], i.indcollation::oid[]) WITH ORDINALITY
                   AS k (number, collation_oid, position)
       JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
       WHERE position <= %(count)s AND k.collation_oid <> a.attcollation)
-ORDER BY (i.indisunique AND i.indnkeyatts = %(count)s) DESC, i.indisprimary DESC,
+ORDER BY i.indnkeyatts >= %(count)s DESC,
+         (i.indisunique AND i.indnkeyatts = %(count)s) DESC, i.indisprimary DESC,
          i.indisunique DESC, i.indnkeyatts, i.indexrelid
 LIMIT 1
 """

@@ -252,7 +252,8 @@ class _Derivation:
             raise PlanError(
                 f"the new table has no index that begins with the key ({names})",
                 place=self._loaded.place("create" if self._plan.create else "alter"),
-                hint="Add one, unique or not, but not partial: changed rows are found by it.",
+                hint="Add one, unique or not, but not partial: changed rows are found by it. A unique "
+                "one over some of its columns does too.",
             )
 
     def _nothing_left_behind(self, filled: Iterable[FilledColumn]) -> None:
