@@ -108,7 +108,7 @@ def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
     expected = expect(work, guard)
     with told("what hangs on the table cannot be made beside the new one"):
         prepare_shadow(
-            work.state, work.source, shadow, work.names, settings=work.plan.create is not None
+            work.state, work.source, shadow, work.names, by_create=work.plan.create is not None
         )
     with work.connect("cutover") as session:
         # psycopg would deallocate all statements after an ALTER, those prepared below too

@@ -130,7 +130,7 @@ def preview(connection: Connection, loaded: LoadedPlan, source: Table) -> Previe
             source,
             shadow,
             names,
-            settings=loaded.plan.create is not None,
+            by_create=loaded.plan.create is not None,
             trial=True,
         )
         swap = swap_steps(connection, source, shadow, names)

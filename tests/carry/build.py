@@ -90,7 +90,7 @@ def swap(connection: psycopg.Connection, name: str, *set_aside: SetAside) -> Sha
     """Prepare, compose, then run all of it in one transaction, as the cutover does."""
     source = read(connection, name)
     shadow = shadow_of(connection, source, *set_aside)
-    prepare_shadow(connection, source, shadow, NAMES, settings=True)
+    prepare_shadow(connection, source, shadow, NAMES, by_create=True)
     composed = swap_steps(connection, source, shadow, NAMES)
     with connection.transaction():
         run_swap(connection, composed)

@@ -150,7 +150,7 @@ def test_a_statistics_object_of_the_plan_wins_and_gets_its_place(
     for aside in shadow.set_aside:
         connection.execute(aside.statement)
     for _ in range(2):
-        prepare_shadow(connection, source, shadow, NAMES, settings=True)
+        prepare_shadow(connection, source, shadow, NAMES, by_create=True)
     with connection.transaction():
         run_swap(connection, swap_steps(connection, source, shadow, NAMES))
 

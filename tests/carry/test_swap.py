@@ -98,11 +98,11 @@ def test_preparing_twice_runs_nothing_the_second_time_but_a_changed_grant(
     set_up_everything(connection)
     source = read(connection, "orders")
     shadow = shadow_of(connection, source)
-    first = prepare_shadow(connection, source, shadow, NAMES, settings=True)
-    second = prepare_shadow(connection, source, shadow, NAMES, settings=True)
+    first = prepare_shadow(connection, source, shadow, NAMES, by_create=True)
+    second = prepare_shadow(connection, source, shadow, NAMES, by_create=True)
     connection.execute(f"GRANT DELETE ON orders TO {prefix(connection)}_taker")
     connection.execute(f"REVOKE SELECT ON orders FROM {prefix(connection)}_reader")
-    third = prepare_shadow(connection, source, shadow, NAMES, settings=True)
+    third = prepare_shadow(connection, source, shadow, NAMES, by_create=True)
 
     assert first
     assert second == []

@@ -203,11 +203,14 @@ def test_a_published_table_cannot_become_unlogged(database: str, items: psycopg.
 def test_grants_and_comments_of_the_last_moment_are_carried(
     database: str, items: psycopg.Connection
 ) -> None:
+    run(items, "COMMENT ON TABLE items IS 'first'; COMMENT ON COLUMN items.code IS 'first'")
+    run(items, "COMMENT ON INDEX items_code_key IS 'dropped meanwhile'")
     with (
         Tool(database, ITEMS, Wish(stay=True)) as tool,
         Gate("cutover.prepared") as gate,
     ):
         tool.wait_for_phase(Phase.READY)
+        run(items, "COMMENT ON INDEX items_code_key IS NULL")
         run(items, "GRANT SELECT ON items TO PUBLIC; GRANT UPDATE (amount) ON items TO PUBLIC")
         run(items, "COMMENT ON COLUMN items.code IS 'early'")
         run(items, "UPDATE restructure.job SET request = 'cutover'")
@@ -219,9 +222,10 @@ def test_grants_and_comments_of_the_last_moment_are_carried(
     kept = items.execute(
         "SELECT relacl::text, obj_description(oid, 'pg_class'), col_description(oid,"
         " (SELECT attnum FROM pg_attribute WHERE attrelid = c.oid AND attname = 'code')),"
-        " has_column_privilege('pg_monitor', oid, 'amount', 'UPDATE')"
+        " has_column_privilege('pg_monitor', oid, 'amount', 'UPDATE'),"
+        " obj_description('items_code_key'::regclass, 'pg_class')"
         " FROM pg_class c WHERE oid = 'items'::regclass"
     ).fetchone()
     assert kept is not None
     assert "=rd/" in kept[0]
-    assert kept[1:] == ("late", "early", True)
+    assert kept[1:] == ("late", "early", True, None)

@@ -20,7 +20,7 @@ def test_a_swap_that_would_lose_something_is_rolled_back_and_names_it(
     connection.execute("GRANT UPDATE (amount) ON items TO PUBLIC")
     connection.execute("COMMENT ON COLUMN items.code IS 'unique'")
     with monkeypatch.context() as forgetful:
-        forgetful.setattr(prepare, "_carry_all", lambda *_: None)
+        forgetful.setattr(prepare, "_carry_all", lambda *_, **__: None)
         with pytest.raises(OperatorNeeded) as lost:
             run_to_live(database, plan())
     assert "would have lost comment on items.code, grant of UPDATE to PUBLIC on items.amount" in (

@@ -50,38 +50,41 @@ _ON: dict[str, LiteralString] = {
     "SEQUENCE": "SEQUENCE {schema}.{name}",
 }
 
+_WHY = "same comment as before"
+
 Comment = tuple[str, str, str]
 """What kind of object, its name within the table, and the text."""
 
 
 def carry_comments(
-    script: Script, source: Relation, target: Relation, columns: dict[str, str]
+    script: Script, source: Relation, target: Relation, columns: dict[str, str], *, keep: bool
 ) -> None:
-    """Carry every comment whose object exists on ``target`` and has none there.
+    """Carry every comment whose object exists on ``target``.
 
-    ``columns`` maps old column to new. Foreign keys come only in the swap: see
+    ``columns`` maps old column to new. ``keep``: what ``target`` says already stays; else the
+    comments are made equal to the source's. Foreign keys come only in the swap: see
     :func:`foreign_key_comments`.
     """
-    have = {row[:2] for row in _read(script.connection, _TABLE, target)}
+    have = {row[:2]: row[2] for row in _read(script.connection, _TABLE, target)}
     present = {row[:2] for row in _read(script.connection, _PRESENT, target)}
+    wanted: dict[tuple[str, str], str | None] = {} if keep else dict.fromkeys(have)
     for kind, old_name, text in _read(script.connection, _TABLE, source):
         name = columns.get(old_name, "") if kind == "COLUMN" else old_name
-        if (kind, name) in present - have:
-            script.run(
-                _comment(kind, name, text, target), lock="none", why="same comment as before"
-            )
+        wanted[kind, name] = text
+    for thing, wish in wanted.items():
+        if thing in present and wish != have.get(thing) and not (keep and thing in have):
+            script.run(_comment(*thing, wish, target), lock="none", why=_WHY)
 
 
-def carry_sequence_comment(script: Script, source: Relation, target: Relation) -> None:
-    """Carry the comment of a sequence that another takes over from."""
-    old = script.connection.execute(_SEQUENCE, [source.oid]).fetchone()
-    new = script.connection.execute(_SEQUENCE, [target.oid]).fetchone()
-    if old and old[0] and not (new and new[0]):
-        script.run(
-            _comment("SEQUENCE", target.name, old[0], target),
-            lock="none",
-            why="same comment as before",
-        )
+def carry_sequence_comment(
+    script: Script, source: Relation, target: Relation, *, keep: bool
+) -> None:
+    """Carry the comment of a sequence that another takes over from; ``keep`` as for a table."""
+    (old,) = script.connection.execute(_SEQUENCE, [source.oid]).fetchone() or (None,)
+    (new,) = script.connection.execute(_SEQUENCE, [target.oid]).fetchone() or (None,)
+    if old != new and not (keep and new):
+        comment = _comment("SEQUENCE", target.name, old, target)
+        script.run(comment, lock="none", why=_WHY)
 
 
 def foreign_key_comments(
@@ -93,7 +96,7 @@ def foreign_key_comments(
             connection,
             _comment(kind, name, text, final),
             lock="none",
-            why="same comment as before",
+            why=_WHY,
         )
         for kind, name, text in _read(connection, _TABLE, source)
         if kind == "CONSTRAINT" and name in made
@@ -104,7 +107,7 @@ def _read(connection: Connection, query: LiteralString, table: Relation) -> list
     return connection.execute(query, {"table": table.oid}).fetchall()
 
 
-def _comment(kind: str, name: str, text: str, table: Relation) -> sql.Composed:
+def _comment(kind: str, name: str, text: str | None, table: Relation) -> sql.Composed:
     place = sql.SQL(_ON[kind]).format(
         table=table.identifier, schema=sql.Identifier(table.schema), name=sql.Identifier(name)
     )

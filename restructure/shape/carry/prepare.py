@@ -32,7 +32,7 @@ def prepare_shadow(
     shadow: Shadow,
     names: Names,
     *,
-    settings: bool = False,
+    by_create: bool = False,
     trial: bool = False,
 ) -> list[Step]:
     """Carry owner, grants, comments, what kinds make ahead, and how far sequences may count;
@@ -43,18 +43,18 @@ def prepare_shadow(
     be repeated, and must be repeated shortly before the swap, for people change grants
     meanwhile. Also makes the tripwire's function. Locks only the shadow, never the source.
 
-    Comments that the shadow has already (because the plan's own DDL set them) are kept; owner
-    and grants are made equal to the source's. ``settings`` fills in storage options and column
-    settings too, where the shadow has the defaults: for a plan with ``create``. With ``alter`` the
-    clone had them all before the clauses ran, and what a clause has reset must stay so. ``trial``:
+    ``by_create``: comments, storage options and column settings that the plan's own DDL gave the
+    shadow are kept, and filled in where it has the defaults. A clone to which ``alter`` was applied had
+    them all before the clauses ran: options that a clause has reset must stay so, and comments,
+    which no clause can set, are made equal to the source's as owner and grants are. ``trial``:
     all of it will be rolled back, so what takes long is only noted.
     """
     script = Script(connection)
     with connection.transaction():
         create_tripwire_function(connection)
         _make_schema(script, names.retired_schema)
-        _carry_all(script, source, shadow)
-        if settings:
+        _carry_all(script, source, shadow, keep_comments=by_create)
+        if by_create:
             _carry_settings(script, source, shadow)
         carrying = replace(Carrying.of(connection, source, shadow, names), trial=trial)
         for kind in CARRIED:
@@ -73,7 +73,7 @@ def _make_schema(script: Script, schema: str) -> None:
         )
 
 
-def _carry_all(script: Script, source: Table, shadow: Shadow) -> None:
+def _carry_all(script: Script, source: Table, shadow: Shadow, *, keep_comments: bool) -> None:
     old = family(script.connection, source.relation)
     origins = column_origins(source, shadow.mapping)
     columns = column_heirs(source, shadow.mapping)
@@ -83,11 +83,11 @@ def _carry_all(script: Script, source: Table, shadow: Shadow) -> None:
         carry_owner(script, taken or source.relation, target)
         if taken is not None:
             carry_grants(script, taken, target, "TABLE", columns)
-            carry_comments(script, taken, target, columns)
+            carry_comments(script, taken, target, columns, keep=keep_comments)
     for giver, taker in successors(script.connection, source.relation, shadow.relation, origins):
         carry_limits(script, giver, taker)
         carry_grants(script, giver.relation, taker.relation, "SEQUENCE", {})
-        carry_sequence_comment(script, giver.relation, taker.relation)
+        carry_sequence_comment(script, giver.relation, taker.relation, keep=keep_comments)
 
 
 def _carry_settings(script: Script, source: Table, shadow: Shadow) -> None:
