@@ -1,4 +1,4 @@
-"""What hangs on the table and is not carried yet: one check per kind, each naming what it found."""
+"""What hangs on the table and cannot be carried: one check per kind, each naming what it found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _check(kind: Kind) -> Callable[[CheckContext], Iterator[Finding]]:
         for found in kind.find(context.connection, context.table):
             yield Finding(
                 f"dependents: {kind.name}",
-                f"{kind.name} {found.name} hangs on {context.table.relation} and cannot be carried yet",
+                f"{kind.name} {found.name} hangs on {context.table.relation} and cannot be carried",
                 kind.hint,
             )
 

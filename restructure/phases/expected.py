@@ -39,11 +39,10 @@ def expect(work: Work, guard: Guard) -> Expected:
     expected = Expected(guard.check(work.state).soft, _read(work))
     for kind in REFUSED:
         for found in kind.find(work.state, work.source):
-            if found.name != work.names.publication:
-                raise OperatorNeeded(
-                    f"{kind.name} {found.name} hangs on {work.source.relation} now and cannot be carried",
-                    hint=f"{kind.hint} Then run the same command again.",
-                )
+            raise OperatorNeeded(
+                f"{kind.name} {found.name} hangs on {work.source.relation} now and cannot be carried",
+                hint=f"{kind.hint} Then run the same command again.",
+            )
     return expected
 
 
