@@ -20,8 +20,12 @@ from restructure.demo.server import Server
 
 USUAL = (15, 18)
 
-_QUIET = {"autovacuum_naptime": "1d"}
-"""No autovacuum comes by chance: its transactions and locks would be in what a test looks at."""
+_QUIET = {"autovacuum_naptime": "1d", "jit": "off"}
+"""No autovacuum comes by chance: its transactions and locks would be in what a test looks at.
+
+Just-in-time compilation, where a server has it, takes seconds for what pg_dump asks; the tool's own
+sessions switch it off themselves.
+"""
 
 FreshServer = Callable[..., Server]
 

@@ -31,7 +31,7 @@ from tests.fix_server import fresh_database
 from tests.pipeline.tool import run_to_live
 from tests.shape_workbench import copy, finish, plan
 
-EXAMPLES = int(os.environ.get("RESTRUCTURE_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("RESTRUCTURE_EXAMPLES", "6"))
 NAMES = Names.of("job")
 OWN = ("altered columns", "constraints", "indexes", "settings", "comments", "ownership",
        "foreign key")  # fmt: skip
