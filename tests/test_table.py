@@ -206,6 +206,21 @@ def test_a_foreign_key_that_comes_to_point_to_the_table_is_soft_drift(
     assert drift.soft[0].startswith("inbound foreign key refers_n_fkey of ")
 
 
+def test_a_dependent_that_is_dropped_at_this_moment_is_no_error(
+    connection: psycopg.Connection,
+) -> None:
+    """The catalogs' rows are read with a snapshot, the names of what they mean without one."""
+    table = _example(connection)
+    before = fingerprint(connection, table)
+    connection.execute(
+        "INSERT INTO pg_depend VALUES ('pg_rewrite'::regclass, 4000000000, 0,"
+        " 'pg_class'::regclass, %s, 0, 'n')",
+        [table.oid],
+    )
+    drift = compare(before, fingerprint(connection, table))
+    assert (drift.hard, drift.soft) == ((), ("dependent 4000000000 was added",))
+
+
 @pytest.mark.parametrize("change", ["VACUUM FULL t", "CLUSTER t USING t_pkey", "TRUNCATE t"])
 def test_a_rewrite_shows_in_the_file_nodes_alone(
     connection: psycopg.Connection, change: str

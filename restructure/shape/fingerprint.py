@@ -122,6 +122,7 @@ _COLUMN_PARTS = {
 """What stands behind the name in the arrays of _FINGERPRINT, in their order."""
 
 
+# pg_identify_object() knows nothing of what was dropped since this query's snapshot.
 # pg_attribute.xmin is left out on purpose: it also moves with GRANT and SET STATISTICS,
 # and what it could add (a value changed by ALTER TYPE) the file node says.
 _FINGERPRINT = """
@@ -199,8 +200,8 @@ SELECT json_build_object(
   'rule', (SELECT json_object_agg(rulename || ' on ' || full_name,
         concat_ws(' ', ev_enabled, md5(ev_action::text)))
     FROM member m JOIN pg_catalog.pg_rewrite r ON r.ev_class = m.oid),
-  'dependent', (SELECT json_object_agg(DISTINCT (pg_catalog.pg_identify_object(
-        classid, objid, 0)).identity, classid)
+  'dependent', (SELECT json_object_agg(DISTINCT coalesce((pg_catalog.pg_identify_object(
+        classid, objid, 0)).identity, objid::text), classid)
     FROM member m JOIN pg_catalog.pg_depend d
       ON refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND refobjid = m.oid
       OR refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND refobjid = m.reltype
