@@ -11,6 +11,7 @@ from psycopg import sql
 from restructure.errors import NotNow
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
+from restructure.postgres.said import passing
 from restructure.shape.carry.family import family
 from restructure.shape.carry.kind import Carrying
 from restructure.shape.deparse import canonical, printed
@@ -195,7 +196,7 @@ def _joined(connection: Connection, statement: sql.Composed) -> tuple[list[str],
             connection.execute(statement)
             connection.execute("SET LOCAL client_min_messages = notice")
     except psycopg.DatabaseError as error:
-        if error.sqlstate is None or error.sqlstate.startswith(("08", "57", "55")):
+        if passing(error):
             raise
         return notes, " ".join((error.diag.message_primary or str(error)).split())
     finally:

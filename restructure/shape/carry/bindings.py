@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import LiteralString
 
-import psycopg
 from psycopg import sql
 
-from restructure.postgres.said import said
+from restructure.postgres.said import refusal
 from restructure.postgres.script import Script, Step
 from restructure.shape.carry.closure import Reader
 from restructure.shape.carry.dependents import REPLACED, Dependent, every_dependent
 from restructure.shape.carry.kind import Carrying
-
-_PASSING = ("08", "40", "55", "57")
-"""Connection lost, deadlock, lock not available, cancelled: not about what is carried."""
 
 
 def rebound(carrying: Carrying, found: Iterable[Reader], kind: str) -> list[Dependent]:
@@ -83,19 +79,13 @@ def astray(label: str, used: str) -> str:
 
 def refused(carrying: Carrying, label: str, work: Callable[[], None]) -> str | None:
     """Do ``work`` where names mean the shadow; the reason if PostgreSQL refuses it."""
-    try:
-        with carrying.connection.transaction(), carrying.staged():
+
+    def staged() -> None:
+        with carrying.staged():
             work()
-    except psycopg.DatabaseError as error:
-        if passing(error):
-            raise
-        return f"{label}: {said(error)}"
-    return None
 
-
-def passing(error: psycopg.Error) -> bool:
-    """Whether it is a trouble of the moment, which says nothing about what is carried."""
-    return error.sqlstate is None or error.sqlstate.startswith(_PASSING)
+    reason = refusal(carrying.connection, staged)
+    return f"{label}: {reason}" if reason else None
 
 
 def tried(

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import sql
 
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import Wanted
-from restructure.postgres.said import said
+from restructure.postgres.said import refusal
 from restructure.postgres.script import Script, Step
 from restructure.shape.carry.dependents import Dependent, dependents
 from restructure.shape.carry.family import Member, family
@@ -195,16 +194,13 @@ def _refusal(carrying: Carrying, key: InboundKey) -> str | None:
     connection = carrying.connection
     schema = f"{carrying.names.shadow_schema}_children"
     target = new.identifier.as_string(connection)
-    try:
-        with connection.transaction(force_rollback=True):
-            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-            child = stand_in(Script(connection), schema, key.child.oid)
-            connection.execute(key.key.add(child, references=target, columns=carrying.columns))
-    except psycopg.DatabaseError as error:
-        if error.sqlstate is None or error.sqlstate.startswith(("08", "57")):
-            raise
-        return said(error)
-    return None
+
+    def add() -> None:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        child = stand_in(Script(connection), schema, key.child.oid)
+        connection.execute(key.key.add(child, references=target, columns=carrying.columns))
+
+    return refusal(connection, add, keep=False)
 
 
 _FOREIGN_OWNER = """

@@ -9,8 +9,9 @@ from psycopg import sql
 
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
+from restructure.postgres.said import passing
 from restructure.postgres.script import Script, Step
-from restructure.shape.carry import bindings, staging
+from restructure.shape.carry import staging
 from restructure.shape.carry.closure import Reader, readers
 from restructure.shape.carry.dependents import Dependent, dependents
 from restructure.shape.carry.kind import Carrying, Kind
@@ -57,7 +58,7 @@ def _fill(script: Script, carrying: Carrying, reader: Reader, place: Relation) -
             for statement in statements:
                 script.run(statement, lock=lock, why=why)
     except psycopg.DatabaseError as error:
-        if bindings.passing(error):
+        if passing(error):
             raise
         # PostgreSQL's own words may hold a row's value
         where = f" in {error.diag.constraint_name}" if error.diag.constraint_name else ""

@@ -10,7 +10,7 @@ import psycopg
 from restructure.errors import NotNow
 from restructure.model.names import Names
 from restructure.postgres.connect import Connection
-from restructure.postgres.said import said
+from restructure.postgres.said import refusal, said
 from restructure.postgres.script import Script
 from restructure.shape.carry.kind import Carrying, Kind
 from restructure.shape.carry.kinds import CARRIED
@@ -59,18 +59,16 @@ def _try(kind: Kind, carrying: Carrying) -> Iterator[str]:
     if kind.rehearse is not None:
         yield from kind.rehearse(carrying)
         return
-    try:
-        with carrying.connection.transaction():
-            if kind.ahead is not None:
-                kind.ahead(Script(carrying.connection), carrying)
-            if kind.part is not None:
-                up = kind.part(carrying).up
-                with carrying.staged():
-                    for step in up:
-                        carrying.connection.execute(printed(step.text))
-    except psycopg.errors.LockNotAvailable:
-        raise
-    except psycopg.DatabaseError as error:
-        if error.sqlstate is None or error.sqlstate.startswith(("08", "57")):
-            raise
-        yield said(error)
+
+    def run() -> None:
+        if kind.ahead is not None:
+            kind.ahead(Script(carrying.connection), carrying)
+        if kind.part is not None:
+            up = kind.part(carrying).up
+            with carrying.staged():
+                for step in up:
+                    carrying.connection.execute(printed(step.text))
+
+    reason = refusal(carrying.connection, run)
+    if reason:
+        yield reason

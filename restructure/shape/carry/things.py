@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from restructure.errors import OperatorNeeded
 from restructure.model.relation import Relation
 from restructure.postgres.locks import Mode, Wanted
-from restructure.postgres.said import said
+from restructure.postgres.said import refusal
 from restructure.postgres.script import Step
 from restructure.shape.carry.dependents import Dependent
 from restructure.shape.carry.kind import Carrying, Part
@@ -161,17 +160,13 @@ def attempt(carrying: Carrying, texts: Iterable[str]) -> str | None:
 
     Tables that they mention are locked as weakly as by a client.
     """
-    try:
-        with carrying.connection.transaction(), carrying.staged():
+
+    def run() -> None:
+        with carrying.staged():
             for text in texts:
                 carrying.connection.execute(printed(text))
-    except psycopg.errors.LockNotAvailable:
-        raise
-    except psycopg.DatabaseError as error:
-        if error.sqlstate is None or error.sqlstate[:2] in _PASSING:
-            raise
-        return said(error)
-    return None
+
+    return refusal(carrying.connection, run)
 
 
 def mentioned(carrying: Carrying, thing: Thing, mode: Mode) -> Iterator[Wanted]:
@@ -199,9 +194,6 @@ def joined(one: Part, other: Part) -> Part:
 def _known_as(carrying: Carrying, catalog: str, oid: int) -> dict[str, Any]:
     return {**carrying.tree, "catalog": f"pg_catalog.{catalog}", "oid": oid}
 
-
-_PASSING = ("08", "40", "57")
-"""Connection lost, deadlock, cancelled: nothing about what is carried."""
 
 _HIDDEN = """
 SELECT oid::int8 FROM unnest(%(tree)s::oid[]) AS oid WHERE NOT pg_catalog.pg_table_is_visible(oid)
