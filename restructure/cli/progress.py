@@ -16,7 +16,7 @@ from restructure.cli.render import Output
 from restructure.model.phase import Phase
 from restructure.model.progress import Progress as JobProgress
 
-_LINE_EVERY = 5.0
+LINE_EVERY = 5.0
 _IDLE_LINE_EVERY = 60.0
 """Seconds between two lines that say the same."""
 
@@ -34,7 +34,7 @@ class JobView:
         self._lock = threading.Lock()
         self._rows: deque[tuple[float, int]] = deque()
         self._last_line = ("", 0.0)
-        self._bar = _Bar(output) if output.animated else None
+        self._bar = Bar(output) if output.animated else None
 
     def __enter__(self) -> JobView:
         if self._bar is not None:
@@ -77,7 +77,7 @@ class JobView:
                 return
             before, at = self._last_line
             now = time.monotonic()
-            if text and now - at >= (_IDLE_LINE_EVERY if text == before else _LINE_EVERY):
+            if text and now - at >= (_IDLE_LINE_EVERY if text == before else LINE_EVERY):
                 self._last_line = (text, now)
                 self._output.note(f"{words.clock()}  {phase:<9} {text}")
 
@@ -95,7 +95,7 @@ class JobView:
         )
 
 
-class _Bar:
+class Bar:
     """One bar below the printed lines."""
 
     def __init__(self, output: Output) -> None:
