@@ -15,7 +15,7 @@ from benchmarks.place import Place, environment
 from benchmarks.results import Goal, Line, Outcome, side_by_side
 from benchmarks.sizes import Sizes
 from connectors.pgoutput import PgoutputStream, open_stream
-from restructure.engine.work import watched
+from restructure.engine.sides import watched
 from restructure.model.names import Names
 from restructure.model.relation import Watched
 from restructure.shape.table import read_table

@@ -93,7 +93,8 @@ class Place:
         segment that is not a recycled one is first written full of zeros.
         """
         with self.admin() as admin:
-            admin.execute("CREATE TABLE ballast (page text STORAGE PLAIN)")
+            admin.execute("CREATE TABLE ballast (page text)")
+            admin.execute("ALTER TABLE ballast ALTER page SET STORAGE PLAIN")
             for _ in range(2):
                 admin.execute(
                     "INSERT INTO ballast SELECT repeat('x', current_setting('block_size')::int * 3 / 4)"

@@ -9,7 +9,9 @@
     │   └── Retryable               5  we try again ourselves, up to a limit
     ├── OperatorNeeded              6  a person must decide
     │   ├── StreamGap               6  changes were lost: the job must start over
+    │   ├── LossyRevert             6  rows or values would be lost by going back
     │   ├── SchemaDrift             6  the source changed under us
+    │   ├── WayBackLost             6  the new table serves, and cannot be reverted any more
     │   └── UnknownOutcome          6  a commit was sent and never answered
     └── Interrupted               130  stopped by a signal or from another shell
 
@@ -115,6 +117,14 @@ class StreamGap(OperatorNeeded):
 
 class SchemaDrift(OperatorNeeded):
     """The source table is not the one this job was prepared for."""
+
+
+class LossyRevert(OperatorNeeded):
+    """The old shape cannot hold all that was written to the new one."""
+
+
+class WayBackLost(OperatorNeeded):
+    """The retired table could not be kept in step any longer. The new one serves as before."""
 
 
 class UnknownOutcome(OperatorNeeded):

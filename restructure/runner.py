@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import psycopg
 
@@ -16,8 +16,9 @@ from restructure.engine.capture import Capture
 from restructure.engine.control import Control
 from restructure.engine.crew import Crew
 from restructure.engine.drift import Guard, spare_clients
+from restructure.engine.sides import sides
 from restructure.engine.watch import ProgressListener, Watch
-from restructure.engine.work import Listener, Work
+from restructure.engine.work import VERIFY, VERIFY_AND_REPAIR, Listener, Work
 from restructure.errors import (
     Interrupted,
     NotNow,
@@ -26,30 +27,21 @@ from restructure.errors import (
     SchemaDrift,
     StreamGap,
 )
-from restructure.model.phase import Phase, before_swap
-from restructure.phases import abort, live, walk
+from restructure.model.names import Direction, Names
+from restructure.model.phase import Phase, direction, source_serves
+from restructure.model.wish import Wish
+from restructure.phases import abort, outcome, walk, way_back
 from restructure.phases.preflight import preflight, refuse, refuse_another_plan
 from restructure.plan.load import LoadedPlan, parse_plan
 from restructure.ports import find_stream
 from restructure.postgres.connect import Connection, connect
 from restructure.shape.fingerprint import Fingerprint
-from restructure.shape.shadow import Shadow
-from restructure.shape.table import Table, read_relation
 
 _RETRY_FOR = 120.0
 """Seconds without success after which a lost database is left to the operator (exit 5)."""
 
 _ATTEND_FOR = 10.0
 """Seconds to wait for the session of a runner that was just killed to be noticed by the server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How far a job is to go. ``stay``: at ready, keep the shadow in step until told otherwise."""
-
-    cutover: bool = False
-    stay: bool = False
-    finalize: bool = False
 
 
 class Runner:
@@ -61,6 +53,7 @@ class Runner:
         self._progress = progress
         self._control: Control | None = None
         self._stopped: str | None = None
+        self._wish = Wish()
 
     def stop(self, reason: str) -> None:
         """Stop at the next safe moment; :meth:`run` then raises Interrupted."""
@@ -70,15 +63,17 @@ class Runner:
 
     def run(self, loaded: LoadedPlan, wish: Wish) -> Job:
         """Start or resume the plan's job. Raises what errors.py lists; trying again is always safe."""
-        return self._persist(lambda: self._start(loaded, wish))
+        self._wish = wish
+        return self._persist(lambda: self._start(loaded))
 
     def attend(self, name: str, wish: Wish) -> Job:
         """Resume a job that exists, by its name, with the plan it was last given."""
+        self._wish = wish
 
         def attempt() -> Job:
             with self._session() as state:
                 job = jobs.load(state, name)
-                return self._go(state, job, parse_plan(job.plan, job.plan_file), wish)
+                return self._go(state, job, parse_plan(job.plan, job.plan_file))
 
         return self._persist(attempt)
 
@@ -117,7 +112,7 @@ class Runner:
     def _session(self, name: str = "-") -> contextlib.AbstractContextManager[Connection]:
         return connect(self._dsn, job=name, role="main")
 
-    def _start(self, loaded: LoadedPlan, wish: Wish) -> Job:
+    def _start(self, loaded: LoadedPlan) -> Job:
         plan = loaded.plan
         with self._session(plan.name) as state:
             job = jobs.find(state, plan.name) if schema.exists(state) else None
@@ -141,37 +136,33 @@ class Runner:
             else:
                 refuse_another_plan(job, loaded)
                 jobs.store(state, job.id, plan=loaded.source, plan_file=loaded.file)
-            return self._go(state, job, loaded, wish)
+            return self._go(state, job, loaded)
 
-    def _go(self, state: Connection, job: Job, loaded: LoadedPlan, wish: Wish) -> Job:
+    def _go(self, state: Connection, job: Job, loaded: LoadedPlan) -> Job:
+        """One direction after the other, as far as is wanted: each swap turns them."""
         _attend(state, job)
-        job = jobs.reload(state, job.id)
-        if job.ended:
-            return job
+        while True:
+            job = outcome.settle(self._dsn, state, jobs.reload(state, job.id))
+            if job.ended:
+                return job
+            self._go_one_way(state, job, loaded)
+            before, job = job.direction, jobs.reload(state, job.id)
+            if job.ended or job.direction is before:
+                return job
+            # what was wanted is done; a try after a lost connection must not do it again
+            self._wish = replace(self._wish, cutover=False, revert=False, accept_loss=False)
+
+    def _go_one_way(self, state: Connection, job: Job, loaded: LoadedPlan) -> None:
         crew = Crew()
         self._control = Control(crew)
         if self._stopped is not None:
             raise Interrupted(self._stopped)
-        work = Work(
-            dsn=self._dsn,
-            job=job,
-            token=jobs.take_over(state, job.id),
-            plan=loaded.plan,
-            source=_source(state, job),
-            stream=find_stream(loaded.plan.stream["kind"])(
-                self._dsn, job.names, loaded.plan.stream
-            ),
-            state=state,
-            crew=crew,
-            control=self._control,
-            listener=self._listener,
-            phase=Phase(job.phase),
-            shadow=Shadow.from_json(job.shadow) if job.shadow else None,
-            cutover_wanted=wish.cutover or job.request == "cutover",
-            stay_ready=wish.stay,
-        )
+        work = self._work(state, job, loaded, self._control)
         try:
-            self._walk(work, loaded, wish)
+            if source_serves(work.phase):
+                self._to_cutover(work, loaded)
+            else:
+                self._after_cutover(work)
         except BaseException as error:
             failure = crew.failure or error
             crew.dismiss()
@@ -179,33 +170,67 @@ class Runner:
                 with contextlib.suppress(psycopg.Error, RestructureError):
                     abort.run(state, self._dsn, jobs.reload(state, job.id), work.token)
             else:
-                _note(work, failure)
+                told = way_back.lost(work, failure)
+                _note(work, told)
+                if told is not failure:
+                    raise told from failure
             raise failure from None if failure is error else error
         finally:
             crew.dismiss()
             work.stream.close()  # again: the watch may have asked for its lag since
             if work.applier is not None:
                 work.applier.close()
-        return jobs.reload(state, job.id)
 
-    def _walk(self, work: Work, loaded: LoadedPlan, wish: Wish) -> None:
+    def _work(self, state: Connection, job: Job, loaded: LoadedPlan, control: Control) -> Work:
+        wish = self._wish
+        names = Names.of(job.name, job.direction)
+        found = sides(state, job, job.direction)
+        work = Work(
+            dsn=self._dsn,
+            job=job,
+            names=names,
+            token=jobs.take_over(state, job.id),
+            plan=loaded.plan,
+            source=found.source,
+            watched=found.watched,
+            kept=found.kept,
+            stream=find_stream(loaded.plan.stream["kind"])(self._dsn, names, loaded.plan.stream),
+            state=state,
+            crew=control.crew,
+            control=control,
+            listener=self._listener,
+            phase=Phase(job.phase),
+            shadow=found.shadow,
+            swap_wanted=wish.cutover if names.direction is Direction.FORWARD else wish.revert,
+            stay=wish.stay,
+            finalize_wanted=wish.finalize,
+            accept_loss=wish.accept_loss,
+        )
+        if wish.verify:
+            work.verify_wanted = VERIFY_AND_REPAIR if wish.repair else VERIFY
+        work.obey(job.request)
+        return work
+
+    def _to_cutover(self, work: Work, loaded: LoadedPlan) -> None:
         watch = Watch(work, self._progress)
-        if work.phase is Phase.CUTOVER:
-            walk.settle_swap(work)
-        if before_swap(work.phase):
+        watch.start()
+        walk.prepare(work, loaded)
+        watch.guard = guard = _guard(work)
+        _start_capture(work)
+        try:
+            walk.follow(work, guard)
+        except psycopg.Error:
+            _explain(work, guard)
+            raise
+
+    def _after_cutover(self, work: Work) -> None:
+        guard = None
+        if work.job.reverse is not None and work.job.given_up is None and not work.finalize_wanted:
+            watch = Watch(work, self._progress)
             watch.start()
-            walk.prepare(work, loaded)
             watch.guard = guard = _guard(work)
             _start_capture(work)
-            try:
-                walk.follow(work, guard)
-            except psycopg.Error:
-                _explain(work, guard)
-                raise
-        elif work.phase is Phase.LIVE:
-            live.run(work)
-        if wish.finalize and work.phase is Phase.LIVE:
-            live.finalize(work)
+        walk.serve(work, guard)
 
 
 def _attend(state: Connection, job: Job) -> None:
@@ -221,20 +246,15 @@ def _attend(state: Connection, job: Job) -> None:
         time.sleep(0.1)
 
 
-def _source(state: Connection, job: Job) -> Table:
-    row = state.execute("SELECT FROM pg_class WHERE oid = %s", (job.source,)).fetchone()
-    if row is None:
-        raise SchemaDrift(
-            f"table {job.source_name} was dropped",
-            hint=f"restructure abort {job.name} removes what is left of the job.",
-        )
-    return read_relation(state, job.source)
-
-
 def _guard(work: Work) -> Guard:
     stored = jobs.reload(work.state, work.job.id).fingerprint
     assert stored is not None, "setup stores the fingerprint with the shadow"
-    guard = Guard(work.source, Fingerprint.from_json(stored), work.job.id)
+    guard = Guard(
+        work.source,
+        Fingerprint.from_json(stored),
+        work.job.id,
+        swapped=work.job.swapped_at is not None,
+    )
     try:
         guard.check(work.state)
     except SchemaDrift:
@@ -249,13 +269,13 @@ def _explain(work: Work, guard: Guard) -> None:
     A dropped column makes the copy fail before the watch has seen why.
     """
     with contextlib.suppress(psycopg.Error, Retryable), work.connect("drift") as session:
-        if before_swap(Phase(jobs.reload(session, work.job.id).phase)):
+        if direction(Phase(jobs.reload(session, work.job.id).phase)) is work.direction:
             guard.check(session)
 
 
 def _start_capture(work: Work) -> None:
     """Begin to follow the stream where the catalog says we are. Raises StreamGap where that is lost."""
-    position = spool.stored_position(work.state, work.job.id)
+    position = spool.stored_position(work.state, work.job.id, work.direction)
     if position is None:
         raise StreamGap(
             "the stream's position is not in the catalog", hint="Abort the job and start over."

@@ -168,7 +168,11 @@ MIX: tuple[Callable[[Writer, Session], Change], ...] = (
 
 
 class Workload:
-    """Writers in threads. Reads of their memory are right after :meth:`stop`."""
+    """Writers in threads. Reads of their memory are right after :meth:`stop`.
+
+    ``bears_crashes``: writers come back after the server was away, and look whether what they were
+    committing then was committed.
+    """
 
     def __init__(
         self,
@@ -178,6 +182,7 @@ class Workload:
         writers: int = 3,
         seed: int | None = None,
         pause: float = 0.003,
+        bears_crashes: bool = False,
     ) -> None:
         self.seed = random.randrange(1 << 30) if seed is None else seed
         print(f"workload seed {self.seed}")
@@ -191,6 +196,7 @@ class Workload:
         self.failures: list[BaseException] = []
         self._dsn = dsn
         self._pause = pause
+        self._bears_crashes = bears_crashes
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(writer,)) for writer in self.writers
@@ -251,25 +257,66 @@ class Workload:
 
     def _run(self, writer: Writer) -> None:
         try:
-            with psycopg.connect(self._dsn, autocommit=True, application_name="client") as session:
-                while not self._stop.wait(self._pause):
+            session = self._connect()
+            while not self._stop.wait(self._pause):
+                try:
                     self._transact(writer, session)
+                except psycopg.OperationalError as lost:
+                    if not self._bears_crashes:
+                        raise
+                    session = self._reconnect()
+                    self._find_out(writer, session, lost)
+            session.close()
         except BaseException as error:  # raised again by assert_complete
             self.failures.append(error)
+
+    def _connect(self) -> Session:
+        return psycopg.connect(self._dsn, autocommit=True, application_name="client")
+
+    def _reconnect(self) -> Session:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self._connect()
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline, "the server did not come back"
+                time.sleep(0.05)
+
+    def _find_out(self, writer: Writer, session: Session, lost: BaseException) -> None:
+        """Whether the transaction whose answer was lost was committed: all of it, or nothing."""
+        change: Change = getattr(lost, "uncertain", {})
+        found: Change = dict.fromkeys(change)
+        for number, code, amount in session.execute(
+            "SELECT id, code, amount FROM items WHERE id = ANY(%s)", (list(change),)
+        ).fetchall():
+            found[number] = (code, amount)
+        if found == change:
+            self._learn(writer, change)
+        else:
+            assert found == {number: writer.rows.get(number) for number in change}, (
+                f"seed {self.seed}: half of a transaction was committed"
+            )
 
     def _transact(self, writer: Writer, session: Session) -> None:
         operation = writer.chance.choice(MIX)
         began = time.monotonic()
         change: Change = {}
-        with session.transaction() as transaction:
-            change = operation(writer, session)
-            if writer.chance.random() < 0.05:
-                change = {}
-                raise psycopg.Rollback(transaction)
+        try:
+            with session.transaction() as transaction:
+                change = operation(writer, session)
+                if writer.chance.random() < 0.05:
+                    change = {}
+                    raise psycopg.Rollback(transaction)
+        except psycopg.OperationalError as lost:
+            lost.uncertain = change  # type: ignore[attr-defined]
+            raise
         writer.longest = max(writer.longest, time.monotonic() - began)
+        self._learn(writer, change)
+        writer.acknowledged += 1
+
+    def _learn(self, writer: Writer, change: Change) -> None:
         for number, row in change.items():
             if row is None:
                 writer.rows.pop(number, None)
             else:
                 writer.rows[number] = row
-        writer.acknowledged += 1

@@ -11,13 +11,14 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from restructure.errors import OperatorNeeded, UsageError
-from restructure.model.names import Names
-from restructure.model.phase import ENDED, TRANSITIONS, Phase
+from restructure.model.names import Direction, Names
+from restructure.model.phase import ENDED, TRANSITIONS, Phase, direction
 from restructure.postgres.connect import Connection
 
 _COLUMNS = """id, name, phase, token, plan, plan_file, digest, source, source_name, paused, request, error,
-              shadow, fingerprint, copy_snapshot::text, indexes_built, bulk_xid::text::bigint AS bulk_xid,
-              swap_xid::text::bigint AS swap_xid, progress, receipt, created_at, updated_at"""
+              shadow, reverse, fingerprint, copy_snapshot::text, indexes_built,
+              bulk_xid::text::bigint AS bulk_xid, swap_xid::text::bigint AS swap_xid, swapped_at, aftermath,
+              given_up, progress, receipt, created_at, updated_at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,15 @@ class Job:
     request: str | None
     error: dict[str, Any] | None
     shadow: dict[str, Any] | None
+    reverse: dict[str, Any] | None
     fingerprint: dict[str, Any] | None
     copy_snapshot: str | None
     indexes_built: int
     bulk_xid: int | None
     swap_xid: int | None
+    swapped_at: datetime | None
+    aftermath: bool
+    given_up: str | None
     progress: dict[str, Any]
     receipt: dict[str, Any] | None
     created_at: datetime
@@ -50,6 +55,10 @@ class Job:
     @property
     def names(self) -> Names:
         return Names.of(self.name)
+
+    @property
+    def direction(self) -> Direction:
+        return direction(Phase(self.phase))
 
     @property
     def ended(self) -> bool:
@@ -151,12 +160,15 @@ def advance(connection: Connection, job: int, token: int, old: Phase, new: Phase
     )
 
 
-_JSON = frozenset({"shadow", "fingerprint", "progress", "error", "receipt"})
+_JSON = frozenset({"shadow", "reverse", "fingerprint", "progress", "error", "receipt"})
 _STORED = _JSON | {
     "copy_snapshot",
     "indexes_built",
     "bulk_xid",
     "swap_xid",
+    "swapped_at",
+    "aftermath",
+    "given_up",
     "paused",
     "request",
     "plan",

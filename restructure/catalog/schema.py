@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from restructure.catalog.verification import TABLES as _VERIFICATION
 from restructure.errors import OperatorNeeded, UsageError
 from restructure.model.names import STATE_SCHEMA
 from restructure.postgres.connect import Connection
 
-VERSION = 1
+VERSION = 2
 
 _LOCK = 0x72657374
 """Advisory lock class ("rest"): one maker of the schema at a time, one runner per job."""
@@ -28,14 +29,18 @@ CREATE TABLE restructure.job (
     source        oid NOT NULL,
     source_name   text NOT NULL,
     paused        boolean NOT NULL DEFAULT false,
-    request       text,                         -- 'cutover' or 'abort', asked for from another session
+    request       text,                         -- asked for from another session: see engine/work.py, obey
     error         jsonb,
     shadow        jsonb,
-    fingerprint   jsonb,
-    copy_snapshot pg_snapshot,                  -- what the copy has surely seen: older truncations are void
+    reverse       jsonb,                        -- the retired table as what the reverse direction fills
+    fingerprint   jsonb,                        -- of the table that clients use
+    copy_snapshot pg_snapshot,                  -- what copy or last swap has surely seen: older truncations are void
     indexes_built integer NOT NULL DEFAULT 0,   -- of those set aside, in their order
     bulk_xid      xid8,                         -- snapshots older than this would not see the copied rows
     swap_xid      xid8,                         -- the swap transaction, to learn its fate after a crash
+    swapped_at    timestamptz,
+    aftermath     boolean NOT NULL DEFAULT false, -- the last swap has left something to do
+    given_up      text,                         -- why there is no way back any more
     progress      jsonb NOT NULL DEFAULT '{}',
     receipt       jsonb,
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -44,8 +49,16 @@ CREATE TABLE restructure.job (
 CREATE UNIQUE INDEX job_name ON restructure.job (name) WHERE phase NOT IN ('finalized', 'aborted');
 
 CREATE TABLE restructure.stream (
-    job      bigint PRIMARY KEY REFERENCES restructure.job ON DELETE CASCADE,
-    position text NOT NULL                      -- all up to here is in the spool or already applied
+    job       bigint NOT NULL REFERENCES restructure.job ON DELETE CASCADE,
+    direction text NOT NULL,
+    position  text NOT NULL,                    -- all up to here is in the spool or already applied
+    PRIMARY KEY (job, direction)
+);
+
+CREATE TABLE restructure.receipt (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job      bigint NOT NULL REFERENCES restructure.job ON DELETE CASCADE,
+    document jsonb NOT NULL
 );
 
 CREATE TABLE restructure.extent (
@@ -100,6 +113,7 @@ def ensure(connection: Connection) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_LOCK,))
         if not exists(connection):
             connection.execute(_CREATE)
+            connection.execute(_VERIFICATION)
             connection.execute("INSERT INTO restructure.version VALUES (%s)", (VERSION,))
             return
         row = connection.execute("SELECT version FROM restructure.version").fetchone()

@@ -7,12 +7,12 @@ key is being applied; appliers delete exactly the rows they used, by id.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from psycopg import sql
 
 from restructure.model.change import Batch, Origin
-from restructure.model.names import STATE_SCHEMA, Names
+from restructure.model.names import STATE_SCHEMA, Direction, Names
 from restructure.model.relation import KeyColumn
 from restructure.postgres.connect import Connection
 
@@ -29,14 +29,20 @@ class Spool:
         self.key = key
         self.table = sql.Identifier(STATE_SCHEMA, names.spool)
         self.quarantine = sql.Identifier(STATE_SCHEMA, names.quarantine)
+        self.kept = sql.Identifier(STATE_SCHEMA, names.kept)
+        self.direction = names.direction
         self.fields = [f"k{number}" for number in range(1, len(key) + 1)]
         self.columns = [sql.Identifier(field) for field in self.fields]
         self._copy = sql.SQL(
             "COPY {} (xid, committed, truncated, {}) FROM STDIN (FORMAT BINARY)"
         ).format(self.table, sql.SQL(", ").join(self.columns))
 
-    def create(self, connection: Connection) -> None:
-        """Make spool and quarantine anew, in the caller's transaction."""
+    def create(self, connection: Connection, kept: Sequence[str] = ()) -> None:
+        """Make spool and quarantine anew, in the caller's transaction.
+
+        ``kept`` are the types of the columns that only the target has: their values wait in a
+        third table while a row is made anew, and for as long as it is in quarantine.
+        """
         self.drop(connection)
         bases: dict[int, str] = dict(
             connection.execute(_BASE_TYPES, ([key.type_oid for key in self.key],)).fetchall()
@@ -62,14 +68,46 @@ class Spool:
         connection.execute(
             sql.SQL(
                 "CREATE TABLE {} ({}, sqlstate text NOT NULL, reason text NOT NULL,"
-                " at timestamptz NOT NULL DEFAULT clock_timestamp())"
-            ).format(self.quarantine, sql.SQL(", ").join(typed))
+                " at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY ({}))"
+            ).format(self.quarantine, sql.SQL(", ").join(typed), sql.SQL(", ").join(self.columns))
         )
+        if kept:
+            values = [
+                sql.SQL("{} {}").format(field, sql.SQL(type_sql))
+                for field, type_sql in zip(kept_fields(len(kept)), kept, strict=True)
+            ]
+            connection.execute(
+                sql.SQL("CREATE TABLE {} ({}, PRIMARY KEY ({}))").format(
+                    self.kept,
+                    sql.SQL(", ").join([*typed, *values]),
+                    sql.SQL(", ").join(self.columns),
+                )
+            )
+
+    def exists(self, connection: Connection) -> bool:
+        row = connection.execute(
+            "SELECT to_regclass(%s) IS NOT NULL", (self.table.as_string(connection),)
+        ).fetchone()
+        return bool(row and row[0])
 
     def drop(self, connection: Connection) -> None:
-        """Remove spool and quarantine."""
+        """Remove all of it."""
         connection.execute(
-            sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.table, self.quarantine)
+            sql.SQL("DROP TABLE IF EXISTS {}, {}, {}").format(
+                self.table, self.quarantine, self.kept
+            )
+        )
+
+    def void(self, connection: Connection, snapshot: str) -> None:
+        """Forget keys that were dirtied by what ``snapshot``, that of the last swap, has seen.
+
+        All of that was ours: clients have used the table only since that swap.
+        """
+        connection.execute(
+            sql.SQL(
+                "DELETE FROM {} WHERE pg_visible_in_snapshot(xid, %s::text::pg_snapshot)"
+            ).format(self.table),
+            (snapshot,),
         )
 
     def append(self, connection: Connection, batches: Iterable[Batch]) -> int:
@@ -128,9 +166,7 @@ class Spool:
     def quarantined(self, connection: Connection) -> int:
         """Keys whose rows the new shape refuses."""
         row = connection.execute(
-            sql.SQL("SELECT count(DISTINCT ({})) FROM {}").format(
-                sql.SQL(", ").join(self.columns), self.quarantine
-            )
+            sql.SQL("SELECT count(*) FROM {}").format(self.quarantine)
         ).fetchone()
         return int(row[0]) if row else 0
 
@@ -142,6 +178,10 @@ class Spool:
             ).format(self.quarantine)
         ).fetchall()
         return [str(row[0]) for row in rows]
+
+    def forget_refused(self, connection: Connection) -> None:
+        """Every row is gone, and so are those in quarantine."""
+        connection.execute(sql.SQL("DELETE FROM {}").format(self.quarantine))
 
     def retry_quarantined(self, connection: Connection) -> int:
         """Mark every quarantined key dirty again, in one transaction of its own.
@@ -164,6 +204,11 @@ class Spool:
         return cursor.rowcount
 
 
+def kept_fields(count: int) -> list[sql.Identifier]:
+    """What the columns of the third table are called."""
+    return [sql.Identifier(f"c{number}") for number in range(1, count + 1)]
+
+
 # A domain may forbid NULL, which the row of a truncation holds as its key.
 _BASE_TYPES = """
 WITH RECURSIVE base AS (
@@ -180,18 +225,19 @@ def _origin(fields: int, origin: Origin) -> bytes:
     return struct.pack(">hiqiq", fields, 8, origin.xid, 8, origin.committed)
 
 
-def store_position(connection: Connection, job: int, position: str) -> None:
+def store_position(connection: Connection, job: int, direction: Direction, position: str) -> None:
     """Note how far the stream is durable with us, in the transaction that made it so."""
     connection.execute(
-        """INSERT INTO restructure.stream (job, position) VALUES (%s, %s)
-           ON CONFLICT (job) DO UPDATE SET position = EXCLUDED.position""",
-        (job, position),
+        """INSERT INTO restructure.stream (job, direction, position) VALUES (%s, %s, %s)
+           ON CONFLICT (job, direction) DO UPDATE SET position = EXCLUDED.position""",
+        (job, direction, position),
     )
 
 
-def stored_position(connection: Connection, job: int) -> str | None:
+def stored_position(connection: Connection, job: int, direction: Direction) -> str | None:
     """The position of the last :func:`store_position`, None before the first."""
     row = connection.execute(
-        "SELECT position FROM restructure.stream WHERE job = %s", (job,)
+        "SELECT position FROM restructure.stream WHERE job = %s AND direction = %s",
+        (job, direction),
     ).fetchone()
     return str(row[0]) if row else None

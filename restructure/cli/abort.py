@@ -14,7 +14,7 @@ from restructure.cli.attend import attend
 from restructure.cli.invocation import Invocation, invocation
 from restructure.cli.status import JobArgument
 from restructure.errors import NotNow, UsageError
-from restructure.model.phase import Phase, before_swap
+from restructure.model.phase import Phase, source_serves
 from restructure.postgres.connect import Connection
 
 _LEAVES_WITHIN = 60.0
@@ -77,7 +77,7 @@ def _wait_until_alone(connection: Connection, job: Job, attendant: str) -> None:
 
 def _refuse_after_swap(job: Job) -> None:
     phase = Phase(job.phase)
-    if not before_swap(phase):
+    if not source_serves(phase):
         raise UsageError(
             f"job {job.name} is {phase}: there is nothing to abort",
             hint=f"The old table stands in schema {job.names.retired_schema}; "

@@ -11,7 +11,7 @@ from restructure.cli.progress import JobView
 from restructure.cli.signals import stopping
 from restructure.cli.status import standing_lines
 from restructure.errors import RestructureError
-from restructure.model.phase import Phase, before_swap
+from restructure.model.phase import Phase, source_serves
 from restructure.phases.standing import Standing, read_standing
 from restructure.runner import Runner
 
@@ -40,11 +40,14 @@ def report(call: Invocation, command: str, name: str) -> None:
         yield from standing_lines(standing, detailed=False)
         yield from _next(standing)
 
-    if standing.retains_for_nobody and before_swap(standing.phase):
+    if standing.retains_for_nobody:
+        table, end = (
+            ("shadow", "aborted") if source_serves(standing.phase) else ("old table", "finalized")
+        )
         call.output.warn(
-            f"Nobody attends job {name} now. The shadow falls behind, and the server keeps all WAL "
+            f"Nobody attends job {name} now. The {table} falls behind, and the server keeps all WAL "
             f"for the slot ({words.size(standing.slot_retained_bytes or 0)} now) until the job "
-            "goes on or is aborted."
+            f"goes on or is {end}."
         )
     call.output.result(command, {"job": standing.as_json()}, lines)
 
@@ -68,9 +71,12 @@ def _descendants(root: type[RestructureError]) -> Iterator[type[RestructureError
 def _next(standing: Standing) -> Iterator[str]:
     name = standing.name
     if standing.phase is Phase.LIVE:
-        yield f"  next         restructure finalize {name}"
+        if standing.way_back is not None and standing.way_back.open:
+            yield f"  next         restructure revert {name}"
+            yield "                   go back to the old table with all that was written since"
+        yield f"  {'' if standing.way_back and standing.way_back.open else 'next':<11}  restructure finalize {name}"
         yield "                   when nobody needs the old table any more; there is no undo"
-    elif before_swap(standing.phase) and standing.attendant is None:
+    elif source_serves(standing.phase) and standing.attendant is None:
         yield f"  next         restructure cutover {name}"
         yield "                   swap the tables"
         yield "               restructure run PLAN --then stay"

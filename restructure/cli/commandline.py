@@ -25,7 +25,10 @@ from restructure.cli import (
     log,
     pause,
     plan,
+    receipt,
+    revert,
     status,
+    verify,
 )
 from restructure.cli import (
     run as run_,
@@ -60,7 +63,10 @@ for _command in (
     status.status,
     pause.pause,
     pause.resume,
+    verify.verify,
     cutover.cutover,
+    revert.revert,
+    receipt.receipt,
     abort.abort,
     finalize.finalize,
     demo.demo,
@@ -106,7 +112,8 @@ def options(
     """Give a live PostgreSQL table a new shape while clients keep reading and writing it.
 
     Usual order: init → check → plan → run → (status) → cutover → finalize. Until the cutover
-    nothing changes for clients, and abort removes every trace.
+    nothing changes for clients, and abort removes every trace. After it, revert goes back without
+    loss, until the job is finalized.
 
     Interrupting any command at any moment is safe; running it again goes on.
 

@@ -9,7 +9,6 @@ from restructure.catalog import schema
 from restructure.cli.invocation import invocation
 from restructure.cli.status import JobArgument
 from restructure.errors import UsageError
-from restructure.model.phase import Phase, before_swap
 
 
 def pause(context: typer.Context, job: JobArgument) -> None:
@@ -33,7 +32,7 @@ def _set(context: typer.Context, name: str, *, paused: bool) -> None:
     call = invocation(context)
     with call.session() as connection:
         job = call.job(connection, name)
-        if not before_swap(Phase(job.phase)):
+        if job.ended:
             raise UsageError(
                 f"job {name} is {job.phase}: there is nothing to {'pause' if paused else 'resume'}"
             )

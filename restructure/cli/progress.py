@@ -55,6 +55,10 @@ class JobView:
         urgent = name in (
             "warning",
             "cutover not yet",
+            "cutover refused",
+            "verify failed",
+            "revert not yet",
+            "no way back",
             "connection lost, trying again",
             "terminated",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,21 +11,14 @@ from restructure.catalog import job as jobs
 from restructure.cli.abort import remove
 from restructure.cli.attend import attend, report
 from restructure.cli.invocation import Invocation, invocation
+from restructure.cli.then import Then
 from restructure.errors import UsageError
 from restructure.model.phase import Phase
+from restructure.model.wish import Wish
 from restructure.phases.standing import has_jobs
 from restructure.plan.load import LoadedPlan, load_plan
-from restructure.runner import Wish
 
 PlanArgument = Annotated[Path, typer.Argument(help="The plan file.", metavar="PLAN")]
-
-
-class Then(StrEnum):
-    """What follows when the job is ready or live."""
-
-    STAY = "stay"
-    LEAVE = "leave"
-    FINALIZE = "finalize"
 
 
 def run(
@@ -38,10 +30,11 @@ def run(
     then: Annotated[
         Then | None,
         typer.Option(
-            help="Without --cutover: stay keeps the shadow in step until a cutover is asked for; "
-            "leave (the default) ends at ready. With --cutover: finalize drops the old table; stay "
-            "and leave both end after the swap for now (they will differ once a cutover can be "
-            "reverted)."
+            help="Without --cutover: leave (the default) ends at ready; stay keeps the shadow in "
+            "step until a cutover is asked for, and goes on after it. With --cutover: stay (the "
+            "default) keeps the old table in step until told otherwise (revert, finalize, Ctrl-C, "
+            "the plan's revert_window); leave ends at once, and the server keeps WAL until somebody "
+            "attends the job again; finalize gives up the way back and drops the old table."
         ),
     ] = None,
     start_over: Annotated[
@@ -58,7 +51,7 @@ def run(
     safely.
 
     Undo: restructure abort JOB removes all of it, at any time before the cutover. After the cutover
-    the old table is kept until it is finalized.
+    the old table is kept, in step with the new one: restructure revert JOB goes back to it.
     """
     call = invocation(context)
     if then is Then.FINALIZE and not cutover:
@@ -69,7 +62,7 @@ def run(
     loaded = load_plan(plan)
     wish = Wish(
         cutover=cutover,
-        stay=then is Then.STAY and not cutover,
+        stay=then is Then.STAY or (cutover and then is None),
         finalize=then is Then.FINALIZE,
     )
     if _prepared(call, loaded, start_over=start_over):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from restructure.catalog import job as jobs
 from restructure.cli import words
 from restructure.cli.invocation import Invocation, invocation
 from restructure.errors import UsageError
-from restructure.model.phase import ENDED, Phase, before_swap
+from restructure.model.phase import ENDED, Phase, source_serves
 from restructure.model.progress import Progress
 from restructure.phases.standing import Standing, has_jobs, read_standing
 from restructure.postgres.connect import Connection
@@ -102,6 +103,8 @@ def standing_lines(standing: Standing, *, detailed: bool = True) -> Iterator[str
     else:
         yield from _course(standing)
     yield from _trouble(standing)
+    if standing.verification:
+        yield from _verification(standing, standing.verification)
     if standing.receipt:
         yield f"  cutover      {words.receipt(standing.receipt)}"
     if standing.retired:
@@ -114,7 +117,9 @@ def _course(standing: Standing) -> Iterator[str]:
     progress = progress_of(standing.progress)
     if standing.attendant:
         yield f"  attended by  {standing.attendant}"
-    if not before_swap(standing.phase):
+    way_back = standing.way_back
+    if way_back is not None and not way_back.open:
+        yield f"  way back     none: {way_back.why}"
         return
     if not standing.attendant:
         yield "  attended by  NOBODY: it stands still"
@@ -130,6 +135,9 @@ def _course(standing: Standing) -> Iterator[str]:
             yield f"  throttled    {progress.throttled}"
     if standing.request:
         yield f"  asked for    {standing.request}"
+    if way_back is not None and way_back.until is not None:
+        yield f"  way back     revert would lose {way_back.would_lose or 'nothing'}"
+        yield f"               kept open until {way_back.until.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _lag(standing: Standing) -> Iterator[str]:
@@ -146,9 +154,20 @@ def progress_of(stored: dict[str, Any]) -> Progress:
     return Progress(**{name: value for name, value in stored.items() if name in known})
 
 
+def _verification(standing: Standing, found: dict[str, Any]) -> Iterator[str]:
+    if found["state"] == "failed":
+        least = "at least " if found["at_least"] else ""
+        yield f"  DIFFERENT    the rows of {least}{found['differing']:,} keys are not what they should be"
+        yield f"               restructure verify {standing.name} lists them, --repair makes them anew"
+    elif found["equal_at"]:
+        at = words.clock(datetime.fromisoformat(found["equal_at"]))
+        of = "every row" if found["mode"] == "full" else "every row of a sample"
+        yield f"  verified     {of} was equal at {at}, or was not written since it was"
+
+
 def _trouble(standing: Standing) -> Iterator[str]:
     if standing.retains_for_nobody:
-        undo = "or abort it" if before_swap(standing.phase) else "to its end"
+        undo = "or abort it" if source_serves(standing.phase) else "to its end"
         yield (
             f"  WARNING      nobody reads the slot and the server keeps its WAL "
             f"({words.size(standing.slot_retained_bytes or 0)} now): run the job again {undo}"
@@ -160,8 +179,15 @@ def _trouble(standing: Standing) -> Iterator[str]:
         if standing.error.get("hint"):
             yield f"  hint         {standing.error['hint']}"
     if standing.quarantined_keys:
-        yield f"  quarantined  {standing.quarantined_keys:,} keys whose rows the new shape refuses"
-        yield "               correct these rows in the table; until then there is no cutover"
+        live = standing.phase is Phase.LIVE
+        yield (
+            f"  quarantined  {standing.quarantined_keys:,} keys whose rows the"
+            f" {'old' if live else 'new'} shape refuses"
+        )
+        yield (
+            "               correct these rows in the table; until then there is no "
+            + ("revert without --accept-loss" if live else "cutover")
+        )
 
 
 def _history(standing: Standing) -> Iterator[str]:

@@ -76,6 +76,8 @@ def share(phase: str, progress: Progress) -> float | None:
         return progress.copied_share
     if phase == Phase.INDEX and progress.indexes_total:
         return progress.indexes_built / progress.indexes_total
+    if phase == Phase.READY:
+        return progress.verified_share
     return None
 
 
@@ -97,6 +99,7 @@ def _parts(phase: str, progress: Progress, rate: float | None) -> Iterator[str]:
         yield f"attempt {progress.cutover_attempts}"
         if progress.blocked_by:
             yield progress.blocked_by
+    yield from _comparing(progress)
     if phase in (Phase.COPY, Phase.INDEX, Phase.CATCHUP, Phase.READY):
         yield f"{progress.pending_keys:,} keys pending"
     if phase in (Phase.CATCHUP, Phase.READY) and progress.lag_seconds is not None:
@@ -109,6 +112,15 @@ def _parts(phase: str, progress: Progress, rate: float | None) -> Iterator[str]:
         yield progress.forecast
     elif progress.eta_seconds and phase == Phase.COPY:
         yield arrival(progress.eta_seconds)
+
+
+def _comparing(progress: Progress) -> Iterator[str]:
+    if progress.verified_share is None:
+        return
+    yield f"comparing {progress.verified_share:.1%}"
+    yield f"{progress.verified_rows:,} rows compared"
+    if progress.verify_eta_seconds:
+        yield arrival(progress.verify_eta_seconds)
 
 
 def event(name: str, phase: str, detail: dict[str, Any]) -> str:
@@ -142,11 +154,30 @@ _EVENTS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "built": lambda _, d: f"{d.get('name')} built",
     "validated": lambda _, d: f"constraint {d.get('name')} validated",
     "cutover not yet": lambda _, d: f"cutover not yet (attempt {d.get('attempt')}): {d.get('why')}",
+    "revert not yet": lambda _, d: f"revert not yet (attempt {d.get('attempt')}): {d.get('why')}",
+    "keeping in step": lambda _, d: (
+        f"the old table is kept in step from here on; restructure revert {d.get('job')} or finalize "
+        f"{d.get('job')} from another shell, Ctrl-C leaves"
+    ),
+    "no way back": lambda _, d: f"NO WAY BACK any more: {d.get('why')}",
+    "dropping": lambda _, d: (
+        f"dropping {d.get('table')} ({size(d.get('bytes', 0))}); nobody is kept waiting"
+    ),
     "paused": lambda *_: "paused; restructure resume lets it go on",
     "resumed": lambda *_: "goes on",
     "terminated": lambda _, d: f"ended a session that was in the way: {d.get('who')}",
+    "verifying": lambda _, d: (
+        f"comparing all rows{' (a sample of them)' * (d.get('mode') == 'sample')}"
+    ),
+    "verified": lambda _, d: f"{d.get('rows', 0):,} rows compared, all of them equal",
+    "verify failed": lambda _, d: (
+        f"the rows of {'at least ' * bool(d.get('at_least'))}{d.get('keys', 0):,} keys DIFFER"
+    ),
+    "verification undecided": lambda _, d: f"rows could not be compared: {d.get('why')}",
+    "repaired": lambda _, d: f"{d.get('keys', 0):,} keys that differed are read anew",
+    "cutover refused": lambda _, d: f"no cutover: {d.get('why')}",
     "swapped": lambda _, d: receipt(d),
-    "done": lambda _, d: f"done; the old table is kept as {d.get('retired')}",
+    "done": lambda _, d: f"done; the table that retired is kept as {d.get('retired')}",
     "warning": lambda _, d: " → ".join(
         word for word in (f"warning: {d.get('message')}", d.get("hint")) if word
     ),

@@ -64,19 +64,30 @@ def _act(out: TextIO, dsn: str, plan: Path, connection: Connection) -> bool:
         time.sleep(_QUIET_SECONDS)
         before = writers.longest_wait()
         started = time.monotonic()
-        for words in (["check", str(plan)], ["run", str(plan), "--cutover"]):
-            _say(out, f"\n$ restructure {words[0]} {plan.name} {' '.join(words[2:])}".rstrip())
+        for words in (
+            ["check", str(plan)],
+            ["run", str(plan), "--cutover", "--then", "leave"],
+            ["revert", JOB, "--then", "leave"],
+            ["cutover", JOB, "--then", "leave"],
+        ):
+            shown = [plan.name if word == str(plan) else word for word in words]
+            _say(out, f"\n$ restructure {' '.join(shown)}")
             if _command(words, dsn) != 0:
                 return False
+            if words[0] != "check":
+                _say(
+                    out,
+                    f"Clients go on for {_QUIET_SECONDS:.0f} s; id is {_type_of_id(connection)} now …",
+                )
+                time.sleep(_QUIET_SECONDS)
         during = writers.longest_wait(since=started)
-        time.sleep(_QUIET_SECONDS)
     finally:
         writers.stop()
-    receipt = _receipt(dsn)
+    held = ", ".join(f"{receipt['lock_held_ms']:.1f}" for receipt in _receipts(dsn))
     _say(out, "\nWhat the clients saw")
     _say(out, f"  longest wait before the job            {before * 1000:8.1f} ms")
-    _say(out, f"  longest wait during it, cutover too    {during * 1000:8.1f} ms")
-    _say(out, f"  table locked for the swap              {receipt['lock_held_ms']:8.1f} ms")
+    _say(out, f"  longest wait during it, swaps too      {during * 1000:8.1f} ms")
+    _say(out, f"  table locked: cutover, revert, cutover {held} ms")
     _say(out, f"  failed transactions                    {len(writers.failures):8}")
     return _prove(out, connection, writers) and not writers.failures
 
@@ -97,7 +108,7 @@ def _prove(out: TextIO, connection: Connection, writers: Writers) -> bool:
         b"SELECT count(*) FROM public.orders WHERE amount_cents IS DISTINCT FROM (amount * 100)::bigint"
         b" OR (region <> 'unknown' AND region <> CASE WHEN customer % 2 = 0 THEN 'north' ELSE 'south' END)",
     )
-    kind = _one(connection, b"SELECT pg_typeof(id)::text FROM public.orders LIMIT 1")
+    kind = _type_of_id(connection)
     _say(out, "\nThe proof")
     _say(out, f"  writes acknowledged to clients         {writers.acknowledged:8,}")
     _say(out, f"  rows expected, rows found              {len(expected):8,} {len(found):8,}")
@@ -110,7 +121,9 @@ def _prove(out: TextIO, connection: Connection, writers: Writers) -> bool:
     held = not (missing or extra or changed or wrong) and kind == "bigint"
     _say(
         out,
-        "\nNothing was lost." if held else "\nTHE PROOF FAILED: this is a bug, please report it.",
+        "\nNothing was lost, there and back again."
+        if held
+        else "\nTHE PROOF FAILED: this is a bug, please report it.",
     )
     return held
 
@@ -121,16 +134,19 @@ def _command(words: list[str], dsn: str) -> int:
     ).returncode
 
 
-def _receipt(dsn: str) -> dict[str, Any]:
+def _receipts(dsn: str) -> list[dict[str, Any]]:
     answer = subprocess.run(
-        [sys.executable, "-m", "restructure", "--output", "json", "status", JOB],
+        [sys.executable, "-m", "restructure", "--output", "json", "receipt", JOB],
         env=_environment(dsn),
         check=True,
         capture_output=True,
     )
-    status: dict[str, Any] = json.loads(answer.stdout)
-    receipt: dict[str, Any] = status["jobs"][0]["receipt"]
-    return receipt
+    receipts: list[dict[str, Any]] = json.loads(answer.stdout)["receipts"]
+    return receipts
+
+
+def _type_of_id(connection: Connection) -> str:
+    return str(_one(connection, b"SELECT pg_typeof(id)::text FROM public.orders LIMIT 1"))
 
 
 def _environment(dsn: str) -> dict[str, str]:

@@ -13,9 +13,10 @@ from psycopg import sql
 from restructure.engine.control import Control
 from restructure.engine.exactly import ExactApplier
 from restructure.engine.refusal import is_row_error
-from restructure.engine.transform import SETTLED, Transform, force_index_lookups
+from restructure.engine.transform import SETTLED, Transform
 from restructure.errors import NotNow
 from restructure.postgres.connect import Connection, connect
+from restructure.postgres.planner import force_index_lookups
 from restructure.postgres.prepared import prepare
 
 BATCH_KEYS = 20_000
@@ -28,12 +29,16 @@ _DIVIDE_FROM = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Spool rows with ``low`` < id <= ``high``; ``truncation`` is the id of one that comes first."""
+    """Spool rows with ``low`` < id <= ``high``; ``truncation`` is the id of one that comes first.
+
+    ``freeing``: there are keys in quarantine.
+    """
 
     low: int
     high: int
     rows: int
     truncation: int | None
+    freeing: bool = False
 
 
 class Applier:
@@ -49,9 +54,20 @@ class Applier:
         self._low = 0  # where the next window begins; rows between may wait to be settled
         self._sessions: list[Connection] = []
         self._exact = ExactApplier(transform, dsn, job_name)
-        self._divided = transform.merge(divided=True)
-        self._whole = transform.merge(divided=False)
+        self._divided = [
+            transform.merge(divided=True, freeing=freeing) for freeing in (False, True)
+        ]
+        self._whole = [transform.merge(divided=False, freeing=freeing) for freeing in (False, True)]
         self._copy_snapshot: str | None = None
+        self.before: Callable[[Connection, int, int], None] | None = None
+        """Hears of the spool rows, from above the first id to the second, that are about to be applied."""
+
+    def apply_exactly(self, fence: Callable[[], None], then: Callable[[Connection], None]) -> int:
+        """Apply all from one snapshot, and call ``then`` in the same transaction; see ExactApplier."""
+        self._ensure_sessions()
+        gone = self._exact.apply(self._sessions[0], fence, before=self.before, then=then)
+        self.applied_keys += gone
+        return gone
 
     def void_truncations_before(self, snapshot: str) -> None:
         """Ignore truncations that the copy began after: ``snapshot`` is the copy's first one."""
@@ -76,6 +92,8 @@ class Applier:
 
     def _apply_window(self, window: Window, fence: Callable[[], None]) -> int | None:
         """How many rows went; None where nothing beyond this window may be touched yet."""
+        if self.before is not None:
+            self.before(self._sessions[0], window.low, window.high)
         if window.truncation is not None:
             return self._apply_truncation(window)
         try:
@@ -83,7 +101,7 @@ class Applier:
         except psycopg.Error as error:
             if not (is_row_error(error) or isinstance(error, pg.DeadlockDetected)):
                 raise
-            return self._exact.apply(self._sessions[0], fence)
+            return self._exact.apply(self._sessions[0], fence, before=self.before)
         left = self._count(window)
         if not left and self._base == window.low:
             self._base = window.high
@@ -115,22 +133,23 @@ class Applier:
             self._sessions[0]
             .execute(
                 sql.SQL(
-                    "SELECT max(id), count(*), min(id) FILTER (WHERE truncated IS NOT NULL), min(id)"
+                    "SELECT max(id), count(*), min(id) FILTER (WHERE truncated IS NOT NULL), min(id),"
+                    " EXISTS (SELECT FROM {})"
                     " FROM (SELECT id, truncated FROM {} WHERE id > %s ORDER BY id LIMIT %s) AS head"
-                ).format(self.transform.spool.table),
+                ).format(self.transform.spool.quarantine, self.transform.spool.table),
                 (self._low, 2 * BATCH_KEYS),
             )
             .fetchone()
         )
         if row is None or row[0] is None:
             return None
-        high, rows, truncation, lowest = row
+        high, rows, truncation, lowest, freeing = row
         if truncation is None:
-            return Window(self._low, high, rows, None)
+            return Window(self._low, high, rows, None, freeing)
         if truncation == lowest:
             return Window(self._low, truncation, 1, truncation)
         ahead = Window(self._low, truncation - 1, 0, None)
-        return Window(ahead.low, ahead.high, self._count(ahead), None)
+        return Window(ahead.low, ahead.high, self._count(ahead), None, freeing)
 
     def _count(self, window: Window) -> int:
         row = (
@@ -148,17 +167,18 @@ class Applier:
     def _merge(self, window: Window) -> None:
         bounds: dict[str, Any] = {"low": window.low, "high": window.high}
         if window.rows < _DIVIDE_FROM or not self.transform.divisible:
-            self._sessions[0].execute(self._whole, bounds)
+            self._sessions[0].execute(self._whole[window.freeing], bounds)
             return
+        divided = self._divided[window.freeing]
 
         def part(number: int) -> Callable[[], None]:
-            return lambda: self._run_part(number, bounds)
+            return lambda: self._run_part(divided, number, bounds)
 
         self._control.crew.run_all([part(number) for number in range(len(self._sessions))])
 
-    def _run_part(self, number: int, bounds: dict[str, Any]) -> None:
+    def _run_part(self, merge: sql.Composed, number: int, bounds: dict[str, Any]) -> None:
         self._sessions[number].execute(
-            self._divided, {**bounds, "parts": len(self._sessions), "part": number}
+            merge, {**bounds, "parts": len(self._sessions), "part": number}
         )
 
     def _apply_truncation(self, window: Window) -> int | None:
@@ -197,10 +217,16 @@ class LastKeys:
     """
 
     def __init__(
-        self, session: Connection, transform: Transform, copy_snapshot: str | None
+        self,
+        session: Connection,
+        transform: Transform,
+        copy_snapshot: str | None,
+        *,
+        accept_loss: bool = False,
     ) -> None:
         self._session = session
         self._transform = transform
+        self._accept_loss = accept_loss
         spool = transform.spool
         self._statements: dict[str, sql.Composed] = {
             "look": sql.SQL(
@@ -222,9 +248,12 @@ class LastKeys:
             prepare(self._session, f"restructure_{name}", statement)
 
     def apply(self) -> int:
-        """Apply; return how many spool rows that were. Raises NotNow where a row is in quarantine."""
+        """Apply; return how many spool rows that were.
+
+        Raises NotNow where a row is in quarantine, unless that loss is accepted.
+        """
         count, truncated, refused = self._one("EXECUTE restructure_look")
-        if refused:
+        if refused and not self._accept_loss:
             why = ", ".join(self._transform.spool.refusals(self._session))
             raise NotNow(f"a row is refused by the new shape: {why}")
         if count:
@@ -245,6 +274,7 @@ def empty(session: Connection, transform: Transform, relation: int) -> None:
     """Do to the target what a TRUNCATE of ``relation`` (the source or a leaf of it) did."""
     if relation == transform.source.oid:
         session.execute(sql.SQL("TRUNCATE {}").format(transform.target.identifier))
+        transform.spool.forget_refused(session)
         return
     session.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on")
     session.execute(transform.delete_absent(), {})

@@ -158,7 +158,7 @@ class Capture:
         if not (self._urgent.is_set() and all(batch.empty for batch in batches)):
             with connection.transaction():
                 rows = self.spool.append(connection, batches)
-                catalog.store_position(connection, self._job, position)
+                catalog.store_position(connection, self._job, self.spool.direction, position)
             self.stream.confirm(position)
         with self._moved:
             self.position = position

@@ -16,12 +16,21 @@ _HINT = "Undo the change, or abort the job and start over with the table as it i
 
 
 class Guard:
-    """Compares the source with its fingerprint of setup, every loop and under the swap's lock."""
+    """Compares the source with its fingerprint, every loop and under the swap's lock.
 
-    def __init__(self, source: Table, expected: Fingerprint, job: int) -> None:
+    That is of setup, where the shadow was built after all of it, or of the last swap (``swapped``):
+    then both tables are what they are, and only what is about rows must stay. ``besides`` is what
+    else has changed since, in words.
+    """
+
+    def __init__(
+        self, source: Table, expected: Fingerprint, job: int, *, swapped: bool = False
+    ) -> None:
+        self.besides: tuple[str, ...] = ()
         self._source = source
         self._expected = expected
         self._job = job
+        self._swapped = swapped
         self._harmless: dict[str, int] = dict(expected.files)
 
     def check(self, connection: Connection) -> Fingerprint:
@@ -32,6 +41,9 @@ class Guard:
         """
         now = fingerprint(connection, self._source.relation)
         drift = compare(self._expected, now)
+        if self._swapped:
+            self.besides = drift.hard
+            drift = compare(self._expected.of_rows(), now.of_rows())
         if drift.hard:
             raise SchemaDrift(
                 f"{self._source.relation} is no longer the table this job was prepared for: "

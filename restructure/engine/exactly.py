@@ -15,8 +15,9 @@ import psycopg
 from psycopg import sql
 
 from restructure.engine.refusal import is_row_error, reason
-from restructure.engine.transform import SETTLED, Transform, force_index_lookups
+from restructure.engine.transform import SETTLED, Transform
 from restructure.postgres.connect import Connection, connect
+from restructure.postgres.planner import force_index_lookups
 
 
 class ExactApplier:
@@ -35,11 +36,20 @@ class ExactApplier:
             self._session.close()
         self._session = None
 
-    def apply(self, reader: Connection, fence: Callable[[], None]) -> int:
+    def apply(
+        self,
+        reader: Connection,
+        fence: Callable[[], None],
+        *,
+        before: Callable[[Connection, int, int], None] | None = None,
+        then: Callable[[Connection], None] | None = None,
+    ) -> int:
         """Apply all that is spooled; return how many spool rows went.
 
         ``fence`` returns when everything committed before its call is in the spool; ``reader`` is
-        a READ COMMITTED session that sees it there.
+        a READ COMMITTED session that sees it there. ``before`` hears of the spool rows that are about
+        to be applied. ``then`` is called inside the transaction, when the shadow is what the source is
+        in its snapshot; not where a truncation waits, for then it is not.
         """
         session = self._open()
         with session.transaction():
@@ -47,9 +57,13 @@ class ExactApplier:
             session.execute("SELECT pg_current_snapshot()")
             fence()
             high = self._hand_over(reader, session)
+            if before is not None:
+                before(reader, 0, high)
             session.execute(self._transform.delete_batch(), {})
             total = self._number(session)
             self._insert(session, 0, total)
+            if then is not None and not self._truncated(reader):
+                then(session)
             cursor = session.execute(
                 sql.SQL("DELETE FROM {} WHERE id <= %s AND truncated IS NULL AND {}").format(
                     self._transform.spool.table, SETTLED
@@ -100,6 +114,14 @@ class ExactApplier:
                 copy.write(data)
         return high
 
+    def _truncated(self, reader: Connection) -> bool:
+        row = reader.execute(
+            sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE truncated IS NOT NULL)").format(
+                self._transform.spool.table
+            )
+        ).fetchone()
+        return bool(row and row[0])
+
     def _number(self, session: Connection) -> int:
         row = session.execute("SELECT count(*) FROM pg_temp.restructure_batch").fetchone()
         return int(row[0]) if row else 0
@@ -111,6 +133,7 @@ class ExactApplier:
         try:
             with session.transaction():
                 session.execute(self._transform.insert_batch(), {"first": first, "end": end})
+                session.execute(self._transform.free_batch(), {"first": first, "end": end})
         except psycopg.Error as error:
             if not is_row_error(error):
                 raise
@@ -126,6 +149,8 @@ class ExactApplier:
             sql.SQL(
                 "INSERT INTO {} ({}, sqlstate, reason)"
                 " SELECT {}, %s, %s FROM pg_temp.restructure_batch WHERE number = %s"
-            ).format(self._transform.spool.quarantine, self._keys, self._keys),
+                " ON CONFLICT ({}) DO UPDATE SET sqlstate = EXCLUDED.sqlstate,"
+                " reason = EXCLUDED.reason, at = EXCLUDED.at"
+            ).format(self._transform.spool.quarantine, self._keys, self._keys, self._keys),
             (error.sqlstate, reason(error), number),
         )

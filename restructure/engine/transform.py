@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
 from restructure.catalog.spool import Spool
+from restructure.engine.kept import Kept, same_spooled
 from restructure.model.relation import Relation
-from restructure.postgres.connect import Connection
-from restructure.postgres.script import raw
+from restructure.postgres.script import quoted, raw
 from restructure.postgres.settled import gate
 from restructure.shape.mapping import KeyPair, Mapping
+from restructure.shape.table import Column
 
 _COMMA = sql.SQL(", ")
 _AND = sql.SQL(" AND ")
@@ -27,41 +30,35 @@ would find the old row. An aborted transaction counts as visible, and costs a ne
 """
 
 
-def force_index_lookups(session: Connection) -> None:
-    """Keep the planner from reading whole tables for a batch of keys.
-
-    It cannot know how many keys a batch has, and its guess at 100,000 is a sequential scan of both tables.
-    """
-    session.execute(
-        "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
-    )
-
-
-def _name(*parts: str) -> sql.SQL:
-    """As sql.Identifier, where psycopg would take a percent sign in the name for a placeholder."""
-    return raw(".".join('"' + part.replace('"', '""') + '"' for part in parts))
-
-
 def _named(relation: Relation) -> sql.SQL:
-    return _name(relation.schema, relation.name)
+    return quoted(relation.schema, relation.name)
 
 
 class Transform:
     """Statements that bring rows of ``source`` into ``target``.
 
     Rows are always read from the source by SQL, with the expressions of the mapping; only
-    keys come from the spool.
+    keys come from the spool. ``kept`` are columns that only the target has, and whose values a
+    row keeps however often it is made anew.
     """
 
-    def __init__(self, source: Relation, target: Relation, mapping: Mapping, spool: Spool) -> None:
+    def __init__(
+        self,
+        source: Relation,
+        target: Relation,
+        mapping: Mapping,
+        spool: Spool,
+        kept: Sequence[Column] = (),
+    ) -> None:
         self.source = source
         self.target = target
         self.mapping = mapping
         self.spool = spool
-        self._alias = _name(source.name)
+        self._kept = Kept(kept, spool, target, self._pairs())
+        self._alias = quoted(source.name)
         self._source = _named(source)
         self._target = _named(target)
-        self._columns = _COMMA.join(_name(column.name) for column in mapping.filled)
+        self._columns = _COMMA.join(quoted(column.name) for column in mapping.filled)
         self._expressions = _COMMA.join(
             sql.SQL("({})").format(raw(column.expression)) for column in mapping.filled
         )
@@ -92,13 +89,17 @@ class Transform:
         """Note the key of the row at ``ctid`` as refused."""
         return sql.SQL(
             "INSERT INTO {quarantine} ({keys}, sqlstate, reason)"
-            " SELECT {source_keys}, %(sqlstate)s, %(reason)s {rows}"
+            " SELECT {source_keys}, %(sqlstate)s, %(reason)s {rows} ON CONFLICT DO NOTHING"
         ).format(
             quarantine=self.spool.quarantine,
             keys=self._keys,
             source_keys=self._source_keys(),
             rows=self._rows_of(leaf, _AT_CTID),
         )
+
+    def free_batch(self) -> sql.Composed:
+        """Take the keys of :meth:`insert_batch` out of the quarantine."""
+        return self._freeing(self._batch())
 
     def delete_spooled(self) -> sql.Composed:
         """Remove from the target every key in the spool: copied twice, stale or since deleted."""
@@ -116,23 +117,20 @@ class Transform:
 
     def insert_batch(self) -> sql.Composed:
         """Read the keys of ``restructure_batch`` numbered from ``first`` to before ``end``."""
-        return self._insert_joined(
-            sql.SQL(
-                "SELECT {} FROM pg_temp.restructure_batch WHERE number >= %(first)s AND number < %(end)s"
-            ).format(self._keys)
-        )
+        return self._insert_joined(self._batch())
 
     @property
     def divisible(self) -> bool:
         """Whether :meth:`merge` can tell keys apart by hash, for appliers over disjoint keys."""
         return bool(self._hashed)
 
-    def merge(self, *, divided: bool) -> sql.Composed:
+    def merge(self, *, divided: bool, freeing: bool = False) -> sql.Composed:
         """Apply the settled keys with ``low`` < id <= ``high`` and remove them from the spool.
 
         One statement, so one snapshot: the gate, the removal and the re-read agree. With
         ``divided``, only keys whose hash falls to ``part`` of ``parts``, by the types' own
         hash functions, so that equal keys of different form (1.0 and 1.00) fall together.
+        ``freeing``: what was in quarantine is so no more.
         """
         mine = (
             sql.SQL(
@@ -145,9 +143,9 @@ class Transform:
         return sql.SQL(
             "WITH taken AS (DELETE FROM {spool} WHERE id > %(low)s AND id <= %(high)s AND truncated IS NULL"
             " AND {settled}{mine} RETURNING {keys}),"
-            " dirty AS MATERIALIZED (SELECT DISTINCT {keys} FROM taken ORDER BY {keys})"
-            " MERGE INTO {target} AS {new} USING (SELECT {dirty_keys}, o.* FROM dirty AS d LEFT JOIN {rows} AS o"
-            " ON {found}) AS {old} ON {same}"
+            " dirty AS MATERIALIZED (SELECT DISTINCT {keys} FROM taken ORDER BY {keys}){freed}{given}"
+            " MERGE INTO {target} AS {new} USING (SELECT {dirty_keys}, o.*{given_columns} FROM dirty AS d"
+            " LEFT JOIN {rows} AS o ON {found}{given_join}) AS {old} ON {same}"
             " WHEN MATCHED AND {old}.present IS NULL THEN DELETE"
             " WHEN MATCHED THEN UPDATE SET {assignments}"
             " WHEN NOT MATCHED AND {old}.present THEN"
@@ -163,13 +161,17 @@ class Transform:
             dirty_keys=_COMMA.join(sql.Identifier("d", field) for field in self.spool.fields),
             rows=self._rows(),
             found=self._found(),
+            freed=self._freed() if freeing else sql.SQL(""),
+            given=self._kept.taken(sql.SQL("TABLE dirty"), first=False),
+            given_columns=self._kept.columns,
+            given_join=self._kept.join,
             same=self._same_key(_OLD),
             assignments=_COMMA.join(
-                sql.SQL("{} = {}").format(_name(column.name), value)
+                sql.SQL("{} = {}").format(quoted(column.name), value)
                 for column, value in zip(self.mapping.filled, values, strict=True)
             ),
-            columns=self._columns,
-            values=_COMMA.join(values),
+            columns=self._columns + self._kept.names,
+            values=_COMMA.join(values) + self._kept.values(_OLD),
         )
 
     def delete_absent(self) -> sql.Composed:
@@ -183,9 +185,9 @@ class Transform:
             alias=self._alias,
             same=_AND.join(
                 sql.SQL("{} {} CAST({} AS {})").format(
-                    _name(_NEW, pair.target),
+                    quoted(_NEW, pair.target),
                     raw(pair.target_equals),
-                    _name(self.source.name, pair.source),
+                    quoted(self.source.name, pair.source),
                     raw(pair.target_type),
                 )
                 for pair in self.mapping.key
@@ -206,25 +208,46 @@ class Transform:
             where=self._where,
         )
 
+    def _batch(self) -> sql.Composed:
+        return sql.SQL(
+            "SELECT {} FROM pg_temp.restructure_batch WHERE number >= %(first)s AND number < %(end)s"
+        ).format(self._keys)
+
     def _delete_joined(self, dirty: sql.Composable) -> sql.Composed:
-        return sql.SQL("DELETE FROM {target} AS {new} USING ({dirty}) AS d WHERE {same}").format(
+        delete = sql.SQL("DELETE FROM {target} AS {new} USING ({dirty}) AS d WHERE {same}").format(
             target=self._target,
             new=sql.Identifier(_NEW),
             dirty=dirty,
             same=self._same_key("d"),
         )
+        return self._kept.saving(delete, _NEW)
 
     def _insert_joined(self, dirty: sql.Composable) -> sql.Composed:
         return sql.SQL(
-            "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE"
-            " SELECT {values} FROM ({dirty}) AS d JOIN {rows} AS o ON {found}"
+            "{given}INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE"
+            " SELECT {values} FROM (SELECT d.*, o.*{given_columns} FROM ({dirty}) AS d JOIN {rows} AS o"
+            " ON {found}{given_join}) AS {old}"
         ).format(
+            given=self._kept.taken(dirty, first=True),
             target=self._target,
-            columns=self._columns,
-            values=_COMMA.join(sql.Identifier("o", f"f{number}") for number in self._numbers),
+            columns=self._columns + self._kept.names,
+            values=_COMMA.join(sql.Identifier(_OLD, f"f{number}") for number in self._numbers)
+            + self._kept.values(_OLD),
+            given_columns=self._kept.columns,
             dirty=dirty,
             rows=self._rows(),
             found=self._found(),
+            given_join=self._kept.join,
+            old=sql.Identifier(_OLD),
+        )
+
+    def _freed(self) -> sql.Composed:
+        """What is merged without an error is in quarantine no more."""
+        return sql.SQL(", freed AS ({})").format(self._freeing(sql.SQL("TABLE dirty")))
+
+    def _freeing(self, dirty: sql.Composable) -> sql.Composed:
+        return sql.SQL("DELETE FROM {} AS q USING ({}) AS d WHERE {}").format(
+            self.spool.quarantine, dirty, same_spooled(self.spool, self._pairs(), "q", "d")
         )
 
     def _rows(self) -> sql.Composed:
@@ -238,7 +261,7 @@ class Transform:
         ).format(
             keys=_COMMA.join(
                 sql.SQL("{} AS {}").format(
-                    _name(self.source.name, key.name), sql.Identifier(f"o{number}")
+                    quoted(self.source.name, key.name), sql.Identifier(f"o{number}")
                 )
                 for number, key in enumerate(self.spool.key, 1)
             ),
@@ -271,7 +294,7 @@ class Transform:
     def _same_key(self, keys: str) -> sql.Composed:
         return _AND.join(
             sql.SQL("{} {} CAST({} AS {})").format(
-                _name(_NEW, pair.target),
+                quoted(_NEW, pair.target),
                 raw(pair.target_equals),
                 sql.Identifier(keys, field),
                 raw(pair.target_type),
@@ -285,4 +308,4 @@ class Transform:
         return [pairs[key.name] for key in self.spool.key]
 
     def _source_keys(self) -> sql.Composed:
-        return _COMMA.join(_name(self.source.name, key.name) for key in self.spool.key)
+        return _COMMA.join(quoted(self.source.name, key.name) for key in self.spool.key)

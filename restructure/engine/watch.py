@@ -15,8 +15,8 @@ from restructure.engine.drift import Guard, spare_clients
 from restructure.engine.forecast import Forecaster
 from restructure.engine.throttle import SlotGivenUp, judge, size, wal_limit
 from restructure.engine.work import Work
-from restructure.errors import Interrupted, OperatorNeeded, SchemaDrift
-from restructure.model.phase import Phase, before_swap
+from restructure.errors import Interrupted, OperatorNeeded, SchemaDrift, StreamGap
+from restructure.model.phase import ENDED, Phase, direction
 from restructure.model.progress import Progress
 from restructure.postgres.connect import Connection
 
@@ -67,32 +67,36 @@ class Watch:
         if row.paused != control.paused.is_set():
             control.pause() if row.paused else control.resume()
             self._work.listener(self._work.phase, "paused" if row.paused else "resumed", {})
-        if row.request == "cutover":
-            self._work.cutover_wanted = True
-        elif row.request == "abort":
+        if row.request == "abort":
             raise Interrupted("abort was asked for from another session")
+        self._work.obey(row.request)
 
     def _look_before_swap(self, connection: Connection, now: float) -> None:
         """Look, unless the swap is done: it moves the table and drops the stream, as it should.
 
         The job's row, which commits with the swap, says so for certain.
         """
-        if self._work.capture is None or not before_swap(self._work.phase):
+        if self._work.capture is None or self._turned(self._work.phase):
             return
         try:
             self._look(connection, now)
         except OperatorNeeded as error:
-            if not before_swap(Phase(jobs.reload(connection, self._work.job.id).phase)):
+            row = jobs.reload(connection, self._work.job.id)
+            if self._turned(Phase(row.phase)) or row.given_up:
                 return
             self._work.crew.fail(error)
             if isinstance(error, SchemaDrift):
                 spare_clients(connection, self._work.source, self._work.stream)
 
+    def _turned(self, phase: Phase) -> bool:
+        """Whether this direction has ended."""
+        return phase in ENDED or direction(phase) is not self._work.direction
+
     def _look(self, connection: Connection, now: float) -> None:
         work = self._work
         lag = work.stream.lag()
         if not lag.healthy:
-            raise OperatorNeeded(
+            raise StreamGap(
                 f"the stream is lost: {lag.reason}",
                 hint=f"Changes may be missing. Start over: restructure abort {work.job.name}, then run the plan again.",
             )

@@ -17,7 +17,7 @@ from restructure.engine.control import Control
 from restructure.engine.crew import Crew
 from restructure.engine.transform import Transform
 from restructure.model.failpoint import failpoint
-from restructure.model.names import Names
+from restructure.model.names import Direction, Names
 from restructure.model.phase import Phase
 from restructure.model.progress import Progress
 from restructure.model.relation import Watched
@@ -25,7 +25,11 @@ from restructure.plan.model import Plan
 from restructure.ports import Stream
 from restructure.postgres.connect import Connection, connect
 from restructure.shape.shadow import Shadow
-from restructure.shape.table import Table
+from restructure.shape.table import Column, Table
+
+REVERT, REVERT_WITH_LOSS, FINALIZE = "revert", "revert with loss", "finalize"
+VERIFY, VERIFY_AND_REPAIR = "verify", "verify and repair"
+"""What may be asked for through the job's row, besides "cutover" and "abort"."""
 
 Listener = Callable[[str, str, dict[str, Any]], None]
 """Called with phase, event and detail of each journal entry."""
@@ -35,15 +39,19 @@ Listener = Callable[[str, str, dict[str, Any]], None]
 class Work:
     """What the phases of one job work with, in this process.
 
-    ``state`` is the session that holds the job's advisory lock; only the main thread uses
+    All of it in one direction: ``source`` is the table that clients use, ``shadow`` the other
+    one. ``state`` is the session that holds the job's advisory lock; only the main thread uses
     it. ``shadow`` and what follows it exist from the end of setup on.
     """
 
     dsn: str
     job: Job
+    names: Names
     token: int
     plan: Plan
     source: Table
+    watched: Watched
+    kept: tuple[Column, ...]
     stream: Stream
     state: Connection
     crew: Crew
@@ -54,20 +62,33 @@ class Work:
     shadow: Shadow | None = None
     capture: Capture | None = None
     applier: Applier | None = None
-    cutover_wanted: bool = False
-    stay_ready: bool = False
+    swap_wanted: bool = False
+    stay: bool = False
+    finalize_wanted: bool = False
+    accept_loss: bool = False
+    verify_wanted: str | None = None
 
     @property
-    def names(self) -> Names:
-        return self.job.names
-
-    @property
-    def watched(self) -> Watched:
-        return watched(self.source)
+    def direction(self) -> Direction:
+        return self.names.direction
 
     @property
     def spool(self) -> Spool:
         return Spool(self.names, self.source.key)
+
+    def obey(self, request: str | None) -> None:
+        """Note what another session asks for through the job's row, where it fits the direction."""
+        wanted = {
+            Direction.FORWARD: ("cutover",),
+            Direction.REVERSE: (REVERT, REVERT_WITH_LOSS),
+        }[self.direction]
+        if request in wanted:
+            self.accept_loss = self.accept_loss or request == REVERT_WITH_LOSS
+            self.swap_wanted = True
+        elif request == FINALIZE and self.direction is Direction.REVERSE:
+            self.finalize_wanted = True
+        elif request in (VERIFY, VERIFY_AND_REPAIR):
+            self.verify_wanted = request
 
     def connect(self, role: str) -> Connection:
         return connect(self.dsn, job=self.job.name, role=role)
@@ -78,7 +99,9 @@ class Work:
 
     def transform(self) -> Transform:
         shadow = self.made_shadow()
-        return Transform(self.source.relation, shadow.relation, shadow.mapping, self.spool)
+        return Transform(
+            self.source.relation, shadow.relation, shadow.mapping, self.spool, self.kept
+        )
 
     def running_capture(self) -> Capture:
         assert self.capture is not None, "the runner starts capture after setup"
@@ -118,8 +141,3 @@ class Work:
         """Nothing to apply: wait a moment for the stream."""
         self.control.check()
         time.sleep(0.02)
-
-
-def watched(source: Table) -> Watched:
-    """What the stream has to follow for this source: its leaves, by its key."""
-    return Watched(source.leaves, source.key, full_identity=source.replica_identity == "f")

@@ -32,6 +32,10 @@ class Progress:
     forecast: str | None = None
     cutover_attempts: int = 0
     blocked_by: str | None = None
+    verified_share: float | None = None  # of the verification under way, between 0 and 1
+    verified_rows: int = 0
+    verify_eta_seconds: float | None = None
+    verify_mismatches: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

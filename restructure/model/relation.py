@@ -43,9 +43,18 @@ class Watched:
 
     For a partitioned source these are its leaves. ``full_identity`` is true under
     REPLICA IDENTITY FULL, where a column list would make clients' updates fail
-    (PostgreSQL, check_and_fetch_column_list / RelationBuildPublicationDesc).
+    (PostgreSQL, check_and_fetch_column_list / RelationBuildPublicationDesc). ``identity`` is
+    the replica identity where it has more columns than the key: they must be published too.
     """
 
     relations: tuple[Relation, ...]
     key: tuple[KeyColumn, ...]
     full_identity: bool = False
+    identity: tuple[KeyColumn, ...] = ()
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The columns of the publication's list; empty where there must be none."""
+        if self.full_identity:
+            return ()
+        return tuple(column.name for column in self.identity or self.key)

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from psycopg import sql
+import contextlib
 
 from restructure.catalog import job as jobs
 from restructure.catalog import schema
 from restructure.catalog.job import Job
 from restructure.catalog.spool import Spool
+from restructure.catalog.suspects import Suspects
 from restructure.errors import UsageError
 from restructure.model.failpoint import failpoint
-from restructure.model.phase import Phase, before_swap
+from restructure.model.names import Direction, Names
+from restructure.model.phase import Phase, source_serves
+from restructure.phases.removal import remove_schema
 from restructure.plan.load import parse_plan
 from restructure.ports import find_stream
 from restructure.postgres.connect import Connection
 
 
 def run(connection: Connection, dsn: str, job: Job, token: int) -> None:
-    """Remove slot, publication, schemas and spool, then the job; the state schema goes with the last job.
+    """Remove slots, publications, schemas and spools, then the job; the state schema goes with the last job.
 
-    Needs no source table, for that may be gone. Raises UsageError after the cutover.
+    Needs no source table, for that may be gone. Raises UsageError while the new table serves.
     """
     phase = Phase(job.phase)
-    if not before_swap(phase):
+    if not source_serves(phase):
         raise UsageError(
             f"job {job.name} is {phase}: there is nothing to abort",
             hint=f"The old table stands in schema {job.names.retired_schema} until the job is finalized.",
         )
-    stream = parse_plan(job.plan, job.plan_file).plan.stream
-    find_stream(stream["kind"])(dsn, job.names, stream).drop()
+    options = parse_plan(job.plan, job.plan_file).plan.stream
+    directions = [Names.of(job.name, direction) for direction in Direction]
+    for names in directions:
+        with contextlib.closing(find_stream(options["kind"])(dsn, names, options)) as stream:
+            stream.drop()
     failpoint("abort.stream")
+    for name in (job.names.shadow_schema, job.names.retired_schema):
+        remove_schema(connection, name)
     with connection.transaction():
-        for name in (job.names.shadow_schema, job.names.retired_schema):
-            connection.execute(
-                sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
-            )
-        Spool(job.names, ()).drop(connection)
+        for names in directions:
+            Spool(names, ()).drop(connection)
+            Suspects(names, 0).drop(connection)
         jobs.store(connection, job.id, request=None, paused=False)
         jobs.advance(connection, job.id, token, phase, Phase.ABORTED)
     failpoint("abort.committed")

@@ -18,7 +18,7 @@ FEW_KEYS = 2_000
 
 def run(work: Work) -> None:
     """Apply until few keys are pending; a source that is faster than we are is followed for ever."""
-    _follow(work)
+    until_few_pending(work)
     shadow = work.made_shadow()
     with told("extended statistics cannot be made on the new table"), work.state.transaction():
         statistics.ahead(
@@ -29,7 +29,7 @@ def run(work: Work) -> None:
         work.state,
         lambda: _execute(work, sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(relation)),
     )
-    _follow(work)
+    until_few_pending(work)
     work.advance(Phase.READY)
 
 
@@ -53,8 +53,8 @@ def apply_all(work: Work) -> int:
     return total
 
 
-def _follow(work: Work) -> None:
-    """Few keys left is enough: clients that never rest would always leave some."""
+def until_few_pending(work: Work) -> None:
+    """Apply until few keys are left. Few keys left is enough: clients that never rest would always leave some."""
     while True:
         work.control.checkpoint()
         if apply_pending(work) > FEW_KEYS:

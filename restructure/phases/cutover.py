@@ -1,4 +1,6 @@
-"""Cutover: one short transaction in which the shadow takes the source's place.
+"""Cutover and revert: one short transaction in which the shadow takes the source's place.
+
+A revert is a cutover in the other direction: its source is the new table, its shadow the retired one.
 
     SHARE UPDATE EXCLUSIVE   evicts autovacuum, disturbs nobody
     views on the table       in the order in which a reader locks them: they before the table
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import errors as pg
@@ -27,21 +29,24 @@ from restructure.engine.capture import LINGER
 from restructure.engine.drift import Guard
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
-from restructure.errors import NotNow
+from restructure.errors import NotNow, RestructureError
 from restructure.model.failpoint import failpoint
+from restructure.model.names import Direction
 from restructure.model.phase import Phase
 from restructure.phases import outcome
 from restructure.phases.catchup import apply_all, apply_pending
 from restructure.phases.expected import Expected, expect, require_whole_stream
 from restructure.phases.gates import obstacles
-from restructure.phases.locking import lock_statement, take_locks
+from restructure.phases.locking import lock_statement, take_locks, terminate_blockers
+from restructure.phases.receipt import Queue, Receipt
 from restructure.phases.refused_ddl import told
+from restructure.phases.way_back import WayBack
 from restructure.postgres.connect import Connection
-from restructure.postgres.locks import Blocker, blockers
+from restructure.postgres.locks import blockers
 from restructure.shape.carry.inventory import prepare_inventory, prepared_inventory, require_all
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import Swap, run_swap, swap_steps
-from restructure.shape.made import Shadow
+from restructure.shape.fingerprint import prepare_fingerprint
 
 _LONGEST_PAUSE = 30.0
 _TERMINATE_FROM = 3
@@ -49,88 +54,128 @@ _TERMINATE_FROM = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """How long clients waited for us: seconds in which the table was locked, and before that queued."""
+class Turn:
+    """One cutover or revert: the phases it leads through, and what it is called."""
 
-    locked: float
-    queued: float
-    last_keys: int
+    word: str
+    under_way: Phase
+    given_up: Phase
+    done: Phase
+
+    @classmethod
+    def of(cls, work: Work) -> Turn:
+        if work.direction is Direction.REVERSE:
+            return cls("revert", Phase.LIVE, Phase.LIVE, Phase.REVERTED)
+        return cls("cutover", Phase.CUTOVER, work.phase, Phase.LIVE)
 
 
 def run(work: Work, guard: Guard) -> None:
     """Try until the swap is committed. Raises NotNow after the plan's number of attempts."""
-    work.advance(Phase.CUTOVER)
+    turn = Turn.of(work)
+    way_back = WayBack.of(work)
+    if turn.under_way is not work.phase:
+        work.advance(turn.under_way)
     limits = work.plan.cutover
+    for change in guard.besides:
+        if not change.endswith(" was changed"):  # as a constraint is that the swap left to validate
+            work.tell("warning", message=f"{change} since the last swap, not so in the other table")
     why = ""
     for attempt in range(1, limits.attempts + 1):
         work.progress.cutover_attempts = attempt
         try:
-            found = obstacles(work, jobs.reload(work.state, work.job.id).bulk_xid)
-        except NotNow:
-            _give_up(work)
+            found = obstacles(work, _bulk_xid(work))
+        except RestructureError:
+            _give_up(work, turn, way_back)
             raise
         if not found:
             try:
-                held = _attempt(work, guard, writers_first=attempt % 2 == 1)
+                way_back.prepare()
+                _attempt(work, guard, turn, way_back, attempt)
             except NotNow as refused:
                 found = [refused.message]
             else:
-                _celebrate(work, held, attempt)
                 return
         why = "; ".join(found)
         work.progress.blocked_by = why
-        work.tell("cutover not yet", attempt=attempt, why=why)
+        work.tell(f"{turn.word} not yet", attempt=attempt, why=why)
         if attempt >= _TERMINATE_FROM and limits.terminate_blockers:
-            _terminate_blockers(work)
+            terminate_blockers(work)
         if attempt < limits.attempts:
             _rest(work, attempt)
-    _give_up(work)
+    _give_up(work, turn, way_back)
     raise NotNow(
-        f"no cutover in {limits.attempts} attempts: {why}",
-        hint=f"Nothing has changed for clients. Try again: restructure cutover {work.job.name}",
+        f"no {turn.word} in {limits.attempts} attempts: {why}",
+        hint=f"Nothing has changed for clients. Try again: restructure {turn.word} {work.job.name}",
     )
 
 
-def _give_up(work: Work) -> None:
-    """Back to ready, and nobody's wish is left behind: the next run shall not cut over unasked."""
+def _bulk_xid(work: Work) -> int | None:
+    """Older snapshots see nothing of the copy; of a table that has served before they see all."""
+    if work.direction is Direction.REVERSE:
+        return None
+    return jobs.reload(work.state, work.job.id).bulk_xid
+
+
+def _give_up(work: Work, turn: Turn, way_back: WayBack) -> None:
+    """Back, and nobody's wish is left behind: the next run shall not swap unasked."""
+    way_back.drop()
     with work.state.transaction():
         jobs.store(work.state, work.job.id, request=None)
-        work.advance(Phase.READY)
+        if work.phase is not turn.given_up:
+            work.advance(turn.given_up)
 
 
-def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
+def _attempt(work: Work, guard: Guard, turn: Turn, way_back: WayBack, attempt: int) -> None:
     """One try. Raises NotNow where the lock is not had or the budget not kept.
 
-    ``writers_first``: lock tables that refer to ours before ours. Clients lock them in
+    Tables that refer to ours are locked before ours in every second try. Clients lock them in
     one order or in the other, and keep us out for ever where we always take the other one.
     """
     shadow = work.made_shadow()
     expected = expect(work, guard)
     with told("what hangs on the table cannot be made beside the new one"):
         prepare_shadow(
-            work.state, work.source, shadow, work.names, by_create=work.plan.create is not None
+            work.state,
+            work.source,
+            shadow,
+            work.names,
+            by_create=work.plan.create is not None,
+            back=work.direction is Direction.REVERSE,
         )
     with work.connect("cutover") as session:
         # psycopg would deallocate all statements after an ALTER, those prepared below too
         session.prepare_threshold = None
         swap = swap_steps(session, work.source, shadow, work.names)
         last_keys = LastKeys(
-            session, work.transform(), jobs.reload(work.state, work.job.id).copy_snapshot
+            session,
+            work.transform(),
+            jobs.reload(work.state, work.job.id).copy_snapshot,
+            accept_loss=work.accept_loss,
         )
         last_keys.warm_up()
         prepare_inventory(session, shadow.relation, work.names)
+        prepare_fingerprint(session, shadow.relation)
         # what is merged now is not merged under the lock: no lingering from here on
         work.running_capture().linger = 0.0
         work.fence()
         apply_all(work)
+        receipt = Receipt.begin(work, turn.word, attempt, expected.inventory)
         failpoint("cutover.prepared")
         session.autocommit = False
         xid = _begin(work, session)
         asked = time.monotonic()
         try:
-            take_locks(work, session, swap, writers_first=writers_first)
+            take_locks(work, session, swap, writers_first=attempt % 2 == 1)
             locked = time.monotonic()
-            keys = _swap_under_lock(work, guard, expected, session, swap, last_keys)
+            queue = Queue()
+            keys = _swap_under_lock(work, guard, expected, session, swap, last_keys, queue)
+            way_back.turn(session, swap)
+            held = time.monotonic() - locked
+            receipt.store(
+                session, work.job.id, held=held, waited=locked - asked, keys=keys, queue=queue
+            )
+            jobs.advance(session, work.job.id, work.token, turn.under_way, turn.done)
+            _keep_to_budget(work, locked, "the swap")
         except psycopg.Error as error:
             raise _translated(work, swap, error) from error
         try:
@@ -138,17 +183,17 @@ def _attempt(work: Work, guard: Guard, *, writers_first: bool) -> Held:
             session.commit()
             failpoint("cutover.after commit")
         except psycopg.OperationalError:
-            if not outcome.committed(work, xid):
+            if not outcome.committed(work.dsn, work.job, xid, turn.done):
                 raise NotNow("the connection broke before the swap was committed") from None
-        held = Held(time.monotonic() - locked, locked - asked, keys)
-        work.shadow = _with_later(work, swap)
-        return held
+        held = time.monotonic() - locked
+        work.phase = turn.done
+        work.progress.blocked_by = None
+        work.tell("swapped", **receipt.finish(work.state, work.job.id, held))
 
 
-def _with_later(work: Work, swap: Swap) -> Shadow:
-    """The shadow with what this swap leaves to do: kept in the catalog, for a process may end here."""
-    shadow = work.made_shadow()
-    return replace(shadow, set_aside=(*shadow.set_aside, *swap.later))
+def _keep_to_budget(work: Work, locked: float, what: str) -> None:
+    if time.monotonic() - locked > work.plan.cutover.lock_budget.total_seconds():
+        raise NotNow(f"{what} took longer than lock_budget")
 
 
 def _begin(work: Work, session: Connection) -> int:
@@ -176,10 +221,11 @@ def _swap_under_lock(
     session: Connection,
     swap: Swap,
     last_keys: LastKeys,
+    queue: Queue,
 ) -> int:
-    """Everything between the lock and the commit; returns how many keys were merged."""
+    """Everything between the lock and the job's row; returns how many keys were merged."""
+    locked = time.monotonic()
     budget = work.plan.cutover.lock_budget.total_seconds()
-    deadline = time.monotonic() + budget
     capture = work.running_capture()
     fence = capture.stream.fence()
     failpoint("cutover.locked")
@@ -196,21 +242,28 @@ def _swap_under_lock(
             lambda: expected.require_same(work, guard),
         ]
     )
-    capture.wait_for(fence, deadline - time.monotonic())
+    capture.wait_for(fence, locked + budget - time.monotonic())
     failpoint("cutover.drained")
     keys = last_keys.apply()
-    if time.monotonic() > deadline:
-        raise NotNow(f"{keys} last keys took longer than lock_budget")
+    _keep_to_budget(work, locked, f"{keys} last keys")
     with told("the swap was rolled back"):
-        run_swap(session, swap)
+        _run_watched(work, session, swap, queue)
     require_all(swap.carrying, expected.inventory, prepared_inventory(session))
     failpoint("cutover.swapped")
-    if swap.later:
-        jobs.store(session, work.job.id, shadow=_with_later(work, swap).to_json())
-    jobs.advance(session, work.job.id, work.token, Phase.CUTOVER, Phase.LIVE)
-    if time.monotonic() > deadline:
-        raise NotNow("the swap took longer than lock_budget")
     return keys
+
+
+def _run_watched(work: Work, session: Connection, swap: Swap, queue: Queue) -> None:
+    """Run the swap's statements, while the other session looks at who waits."""
+
+    def run() -> None:
+        try:
+            run_swap(session, swap)
+        finally:
+            queue.over.set()
+
+    ours = [member.oid for member in (work.source.relation, *work.source.leaves)]
+    work.crew.run_all([run, lambda: queue.watch(work.state, ours)])
 
 
 def _translated(work: Work, swap: Swap, error: psycopg.Error) -> Exception:
@@ -232,18 +285,6 @@ def _translated(work: Work, swap: Swap, error: psycopg.Error) -> Exception:
     return error
 
 
-def _terminate_blockers(work: Work) -> None:
-    oids = [leaf.oid for leaf in work.source.leaves]
-    for blocker in blockers(work.state, oids, "ACCESS EXCLUSIVE"):
-        if blocker.kind == "session" and not _ours(blocker):
-            work.state.execute("SELECT pg_terminate_backend(%s)", (blocker.pid,))
-            work.tell("terminated", who=str(blocker))
-
-
-def _ours(blocker: Blocker) -> bool:
-    return blocker.application.startswith("restructure ")
-
-
 def _rest(work: Work, attempt: int) -> None:
     """Wait longer after each try, with jitter, keeping the shadow in step meanwhile."""
     pause = min(_LONGEST_PAUSE, 0.25 * 1.5**attempt) * random.uniform(0.5, 1.0)
@@ -253,16 +294,3 @@ def _rest(work: Work, attempt: int) -> None:
         work.control.checkpoint()
         if not apply_pending(work):
             work.breathe()
-
-
-def _celebrate(work: Work, held: Held, attempt: int) -> None:
-    work.phase = Phase.LIVE
-    work.progress.blocked_by = None
-    receipt = {
-        "lock_held_ms": round(held.locked * 1000, 2),
-        "lock_wait_ms": round(held.queued * 1000, 2),
-        "attempts": attempt,
-        "last_keys": held.last_keys,
-    }
-    jobs.store(work.state, work.job.id, receipt=receipt)
-    work.tell("swapped", **receipt)

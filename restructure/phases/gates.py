@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from restructure.catalog import verification
 from restructure.engine.work import Work
 from restructure.errors import NotNow
 from restructure.phases.catchup import FEW_KEYS, apply_all
@@ -15,6 +16,19 @@ _OLD_TRANSACTION = timedelta(seconds=1)
 """A transaction that has held a lock on the table for so long will not end within a lock_timeout."""
 
 
+def require_verified(work: Work) -> None:
+    """Raise VerifyMismatch where rows were found to differ, or where nobody has compared them and the
+    plan does not say off."""
+    found = verification.load(work.state, work.job.id, work.names)
+    if found is not None and found.state == "failed":
+        raise verification.mismatch(work.job.name, found)
+    if work.plan.verify.mode != "off" and (found is None or found.passed_at is None):
+        raise NotNow(
+            "the rows were not compared yet",
+            hint=f"restructure verify {work.job.name} does it; the plan's verify.mode says whether it must be.",
+        )
+
+
 def obstacles(work: Work, bulk_xid: int | None) -> list[str]:
     """Everything that makes a try for the lock useless or harmful now; empty if nothing does."""
     return list(_obstacles(work, bulk_xid))
@@ -23,7 +37,8 @@ def obstacles(work: Work, bulk_xid: int | None) -> list[str]:
 def _obstacles(work: Work, bulk_xid: int | None) -> Iterator[str]:
     work.spool.retry_quarantined(work.state)
     apply_all(work)
-    if quarantined := work.spool.quarantined(work.state):
+    quarantined = work.spool.quarantined(work.state)
+    if quarantined and not work.accept_loss:
         why = ", ".join(work.spool.refusals(work.state))
         yield f"{quarantined} rows are refused by the new shape: {why} (restructure status {work.job.name} lists them)"
     if work.control.throttled:

@@ -11,7 +11,7 @@ from restructure.engine.work import Work
 from restructure.model.failpoint import failpoint
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
-from restructure.postgres.locks import Mode, Wanted
+from restructure.postgres.locks import Blocker, Mode, Wanted, blockers
 from restructure.shape.carry.swap import Swap
 
 _EVICT_TIMEOUT = "5s"
@@ -114,3 +114,16 @@ def _lock(
         sql.SQL(mode),
         sql.SQL("" if wait else " NOWAIT"),
     )
+
+
+def terminate_blockers(work: Work) -> None:
+    """End the sessions that keep us out, as the plan allows it."""
+    oids = [leaf.oid for leaf in work.source.leaves]
+    for blocker in blockers(work.state, oids, "ACCESS EXCLUSIVE"):
+        if blocker.kind == "session" and not _ours(blocker):
+            work.state.execute("SELECT pg_terminate_backend(%s)", (blocker.pid,))
+            work.tell("terminated", who=str(blocker))
+
+
+def _ours(blocker: Blocker) -> bool:
+    return blocker.application.startswith("restructure ")

@@ -10,8 +10,8 @@ from restructure.catalog import schema
 from restructure.catalog.job import Job
 from restructure.checks.registry import CheckContext, run_checks
 from restructure.checks.table import lost_self_references, narrow_references, retyped_readers
+from restructure.engine.sides import watched
 from restructure.engine.throttle import check_query
-from restructure.engine.work import watched
 from restructure.errors import Finding, PlanError, PreflightRefused, UsageError
 from restructure.model.names import Names
 from restructure.plan.load import LoadedPlan

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from restructure.catalog.spool import Spool
+from restructure.engine.sides import watched
 from restructure.engine.transform import Transform
-from restructure.engine.work import watched
 from restructure.model.names import STATE_SCHEMA, Names
 from restructure.model.phase import Phase
 from restructure.model.relation import Relation

@@ -33,7 +33,7 @@ def run(work: Work, loaded: LoadedPlan) -> None:
         position = work.stream.prepare(work.watched)
     failpoint("setup.stream")
     with work.state.transaction():
-        spool.store_position(work.state, work.job.id, position)
+        spool.store_position(work.state, work.job.id, work.direction, position)
     work.tell("slot", name=work.names.slot)
     oids = [leaf.oid for leaf in work.source.leaves]
     _pass_barrier(work, oids)

@@ -13,13 +13,15 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from restructure.catalog import chunks, journal, schema
+from restructure.catalog import chunks, journal, schema, verified
 from restructure.catalog import job as jobs
 from restructure.catalog.job import Job
 from restructure.catalog.journal import Entry
 from restructure.catalog.spool import Spool
 from restructure.errors import OperatorNeeded, RestructureError, UsageError
-from restructure.model.phase import Phase, before_swap
+from restructure.model.names import Names
+from restructure.model.phase import Phase
+from restructure.phases.reversible import loss
 from restructure.plan.load import parse_plan
 from restructure.ports import StreamLag, find_stream
 from restructure.postgres.connect import Connection, describe
@@ -36,6 +38,20 @@ class Quarantined:
     sqlstate: str
     reason: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WayBackStanding:
+    """Of a job that is live. ``open`` until ``until``, or not because of ``why``.
+
+    ``would_lose`` says in words what a revert would lose now, None for nothing.
+    """
+
+    open: bool
+    until: datetime | None
+    why: str | None
+    would_lose: str | None
+    would_lose_keys: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +79,9 @@ class Standing:
     stream_error: str | None
     quarantined_keys: int
     quarantined: tuple[Quarantined, ...]
+    verification: dict[str, Any] | None
     retired: str | None
+    way_back: WayBackStanding | None
     receipt: dict[str, Any] | None
     journal: tuple[Entry, ...]
     created_at: datetime
@@ -92,6 +110,8 @@ class Standing:
             }
             for entry in self.journal
         ]
+        if self.way_back is not None and self.way_back.until is not None:
+            document["way_back"]["until"] = self.way_back.until.isoformat()
         for name in ("created_at", "updated_at"):
             document[name] = document[name].isoformat()
         return document
@@ -128,8 +148,9 @@ def read_standing(connection: Connection, dsn: str, job: Job, *, events: int = 1
     """Everything that is known of ``job``. Changes nothing and takes no lock that matters."""
     phase = Phase(job.phase)
     attendant = None if job.ended else schema.attendant(connection, job.id)
-    lag, stream_error = _lag(dsn, job, phase)
-    spool = Spool(job.names, ())
+    names = Names.of(job.name, job.direction)
+    lag, stream_error = _lag(dsn, job, phase, names)
+    spool = Spool(names, ())
     pending, age = _pending(connection, spool)
     quarantined = _quarantined(connection, spool)
     return Standing(
@@ -148,7 +169,9 @@ def read_standing(connection: Connection, dsn: str, job: Job, *, events: int = 1
         stream_error=stream_error,
         quarantined_keys=quarantined[0],
         quarantined=quarantined[1],
+        verification=verified.standing(connection, job.id, job.names),
         retired=_retired(job, phase),
+        way_back=_way_back(connection, job),
         receipt=job.receipt,
         journal=tuple(journal.recent(connection, job.id, events)),
         created_at=job.created_at,
@@ -170,22 +193,34 @@ def _copied(connection: Connection, job: Job) -> dict[str, Any]:
     }
 
 
-def _lag(dsn: str, job: Job, phase: Phase) -> tuple[StreamLag | None, str | None]:
+def _way_back(connection: Connection, job: Job) -> WayBackStanding | None:
+    if job.phase != Phase.LIVE:
+        return None
+    if job.given_up is not None or job.swapped_at is None:
+        return WayBackStanding(False, None, job.given_up, None, 0)
+    window = parse_plan(job.plan, job.plan_file).plan.cutover.revert_window
+    lost = loss(connection, job)
+    return WayBackStanding(
+        True, job.swapped_at + window, None, str(lost) if lost else None, lost.keys
+    )
+
+
+def _lag(dsn: str, job: Job, phase: Phase, names: Names) -> tuple[StreamLag | None, str | None]:
     """What the stream's server says, or why it cannot be asked. A job in setup may have no stream
     yet.
     """
-    if job.ended or phase is Phase.PLANNED:
+    if job.ended or phase is Phase.PLANNED or job.given_up is not None:
         return None, None
     try:
         options = parse_plan(job.plan, job.plan_file).plan.stream
-        stream = find_stream(options["kind"])(dsn, job.names, options)
+        stream = find_stream(options["kind"])(dsn, names, options)
         with contextlib.closing(stream):
             lag = stream.lag()
     except RestructureError as error:
         return None, error.message
     if lag.healthy:
         return lag, None
-    if phase is Phase.SETUP or not before_swap(phase):
+    if phase is Phase.SETUP:
         return None, None
     return lag, lag.reason
 

@@ -38,17 +38,29 @@ class Throttle(_Section):
 
 
 class Verify(_Section):
+    """How rows are compared. ``chunk_target`` is the time that one range should take.
+
+    ``share`` of the ranges is what a sample takes.
+    """
+
     mode: Literal["full", "sample", "off"] = "full"
+    workers: int = Field(default=2, ge=1, le=16)
+    chunk_target: Duration = timedelta(seconds=1)
+    share: float = Field(default=0.05, gt=0, le=1)
 
 
 class Cutover(_Section):
-    """``lock_timeout`` per try for the lock, ``lock_budget`` for holding it."""
+    """``lock_timeout`` per try for the lock, ``lock_budget`` for holding it.
+
+    ``revert_window``: for how long the retired table is kept in step; 0: not at all.
+    """
 
     lock_timeout: Duration = timedelta(milliseconds=300)
     lock_budget: Duration = timedelta(seconds=1)
     attempts: int = Field(default=60, ge=1)
     terminate_blockers: bool = False
     old_snapshots: Literal["wait", "warn", "refuse"] = "wait"
+    revert_window: Duration = timedelta(hours=24)
 
 
 class Plan(BaseModel):

@@ -16,7 +16,11 @@ Connection = psycopg.Connection[TupleRow]
 
 APPLICATION = "restructure"
 
+REVERSE_SETTING = "restructure.reverse"
+"""Tells the tripwire on a retired table that a session is one of ours."""
+
 _SESSION = {
+    REVERSE_SETTING: "on",
     "row_security": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",

@@ -139,7 +139,7 @@ def covers(connection: Connection, name: str, watched: Watched) -> bool:
         """,
         {
             "name": name,
-            "key": [] if watched.full_identity else [column.name for column in watched.key],
+            "key": list(watched.published),
             "oids": [relation.oid for relation in watched.relations],
         },
     ).fetchone()
@@ -162,8 +162,8 @@ def without_binary_form(connection: Connection, key: tuple[KeyColumn, ...]) -> l
 
 def _create(name: str, watched: Watched, generated: bool) -> sql.Composed:
     columns: sql.Composable = sql.SQL("")
-    if not watched.full_identity:
-        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in watched.key)
+    if watched.published:
+        names = sql.SQL(", ").join(map(sql.Identifier, watched.published))
         columns = sql.SQL(" ({})").format(names)
     tables = sql.SQL(", ").join(
         sql.SQL("ONLY {}{}").format(relation.identifier, columns) for relation in watched.relations
@@ -183,7 +183,7 @@ def _create(name: str, watched: Watched, generated: bool) -> sql.Composed:
 
 def _generated(connection: Connection, watched: Watched) -> bool:
     """Whether stored generated columns must be published. Raises PreflightRefused before 18."""
-    key = [column.name for column in watched.key]
+    key = [column.name for column in watched.identity or watched.key]
     row = connection.execute(
         """
         SELECT coalesce(bool_or(attname = ANY(%(key)s)), false), count(*) > 0

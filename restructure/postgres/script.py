@@ -21,6 +21,11 @@ def raw(text: str) -> sql.SQL:
     return sql.SQL(text.replace("%", "%%"))
 
 
+def quoted(*parts: str) -> sql.SQL:
+    """As sql.Identifier, which leaves a percent sign in a name to be taken for a placeholder."""
+    return raw(".".join('"' + part.replace('"', '""') + '"' for part in parts))
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One statement, the strongest lock it takes and on what, and why it is run."""

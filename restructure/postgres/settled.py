@@ -177,3 +177,15 @@ def old_snapshots(connection: Connection, xid: int) -> list[Holder]:
     """
     rows = connection.execute(_OLD_SNAPSHOTS, {"xid": xid})
     return [Holder(*row) for row in rows]
+
+
+def seen_with(snapshot: str, xid: int) -> str:
+    """``snapshot``, as pg_current_snapshot() prints it, as if ``xid`` were committed for it.
+
+    A transaction does not see itself in its own snapshot. Whatever else may have begun between
+    the two counts as running (PostgreSQL docs, functions-info: xmin:xmax:xip_list).
+    """
+    low, high, running = snapshot.split(":")
+    listed = [word for word in running.split(",") if word and int(word) != xid]
+    listed += map(str, range(int(high), xid))
+    return f"{min(int(low), xid)}:{max(int(high), xid + 1)}:{','.join(listed)}"

@@ -55,9 +55,35 @@ def set_aside_late(
     but before PostgreSQL 18 it cannot be NOT VALID, and so comes when the leaves' are validated,
     and then looks at no row (tryAttachPartitionForeignKey in tablecmds.c).
     """
-    connection = script.connection
-    unchecked_roots = connection.info.server_version >= 180000
+    late = read_late_constraints(script.connection, table.tree)
+    shadows = {member.oid: member for member in table.tree}
+    for constraint in late:
+        if not constraint.inherited:
+            shadow = shadows[constraint.table]
+            script.run(
+                constraint.drop(shadow),
+                lock=f"ACCESS EXCLUSIVE on {shadow}"
+                + (f" and {constraint.referenced}" if constraint.kind == "f" else ""),
+                why="comes back in the swap",
+            )
+    return _to_come_back(script.connection, late, table, source, stands_for)
+
+
+def keys_to_come_back(connection: Connection, table: Table) -> list[SetAside]:
+    """The foreign keys that ``table`` loses when it retires, should it come back to where it is."""
     late = read_late_constraints(connection, table.tree)
+    keys = [constraint for constraint in late if constraint.kind == "f"]
+    return _to_come_back(connection, keys, table, table, {})
+
+
+def _to_come_back(
+    connection: Connection,
+    late: list[LateConstraint],
+    table: Table,
+    source: Table,
+    stands_for: dict[int, int],
+) -> list[SetAside]:
+    unchecked_roots = connection.info.server_version >= 180000
     shadows = {member.oid: member for member in table.tree}
     leaves = {leaf.oid for leaf in table.leaves}
     swap: list[SetAside] = []
@@ -71,13 +97,6 @@ def set_aside_late(
         lock = f"SHARE ROW EXCLUSIVE on {final}"
         if references is not None:
             lock += f" and {_plain(connection, constraint, table, source, stands_for)}"
-        if not constraint.inherited:
-            script.run(
-                constraint.drop(shadow),
-                lock=f"ACCESS EXCLUSIVE on {shadow}"
-                + (f" and {constraint.referenced}" if constraint.kind == "f" else ""),
-                why="comes back in the swap",
-            )
         of_root = constraint.kind == "f" and table.partitioned and constraint.table not in leaves
         if constraint.inherited and (of_root or constraint.kind != "f"):
             continue

@@ -16,6 +16,7 @@ from restructure.postgres.connect import Connection
 from restructure.shape.casts import TypeFacts, base_type_sql, type_facts
 from restructure.shape.deparse import canonical, printed
 from restructure.shape.nodetree import judge
+from restructure.shape.table import Column
 
 _RESULT = "restructure expression"
 _PROBE = "restructure_probe"
@@ -111,6 +112,19 @@ class ExpressionReader:
                 table, sql.Identifier(target.column)
             )
             self._run(path, text, before, sql.SQL("\n)){} WHERE false").format(self._from))
+
+    def assigned(self, path: Path, old: Column, new: Column, target: Target) -> str:
+        """Column ``old`` of the row as it is, or cast to the type of ``new``.
+
+        Raises PlanError where there is no assignment cast.
+        """
+        written = sql.Identifier(self._alias, old.name).as_string(self._connection)
+        if (old.type_oid, old.type_sql) == (new.type_oid, new.type_sql):
+            return written
+        self.try_assignment(path, written, target)
+        if old.type_oid == new.type_oid:
+            return written
+        return f"CAST({written} AS {base_type_sql(self._connection, new.type_oid)})"
 
     def _read(self, path: Path, text: str) -> tuple[frozenset[int], int | None, TypeFacts]:
         probe = sql.Identifier(self._schema, _PROBE)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+from psycopg import sql
+
 from restructure.errors import SchemaDrift
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
+from restructure.postgres.prepared import execute, prepare
 
 Parts = dict[str, dict[str, Any]]
 """Kind of thing → its name → what identifies it."""
@@ -29,6 +33,23 @@ class Fingerprint:
     def to_json(self) -> dict[str, Any]:
         """For the catalog."""
         return {"hard": self.hard, "soft": self.soft, "files": self.files}
+
+    def of_rows(self) -> Fingerprint:
+        """Only what decides about the values in a row, and about which rows there are.
+
+        Of a column without its default, NOT NULL and identity, of a partition without the number of
+        its checks and indexes.
+        """
+        columns = {
+            number: [*parts[:3], "", parts[4], "", parts[6], parts[7] if parts[4] else ""]
+            for number, parts in (self.hard.get("column") or {}).items()
+        }
+        partitions = {
+            name: [word for place, word in enumerate(text.split(" ")[:-1]) if place != _CHECKS]
+            for name, text in (self.hard.get("partition") or {}).items()
+        }
+        hard = {"table": self.hard["table"], "column": columns, "partition": partitions}
+        return Fingerprint(hard, {}, self.files)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Fingerprint:
@@ -58,6 +79,19 @@ def fingerprint(connection: Connection, table: Relation) -> Fingerprint:
         raise SchemaDrift(
             f"table {table} is gone", hint="Abort the job: there is nothing left to restructure."
         )
+    return Fingerprint.from_json(row[0])
+
+
+def prepare_fingerprint(session: Connection, table: Relation) -> None:
+    """Have ``session`` plan it now, to be read by :func:`prepared_fingerprint` under a lock."""
+    words = {"oid": table.oid}
+    prepare(session, _PREPARED, sql.SQL(psycopg.ClientCursor(session).mogrify(_FINGERPRINT, words)))
+
+
+def prepared_fingerprint(session: Connection) -> Fingerprint:
+    """Read what :func:`prepare_fingerprint` was told to."""
+    row = session.execute(execute(_PREPARED)).fetchone()
+    assert row is not None, "the table is locked by this session"
     return Fingerprint.from_json(row[0])
 
 
@@ -106,6 +140,10 @@ def _words(kind: str, name: str, old: Any, new: Any) -> list[str]:
         return [f"{kind} {name} was dropped"]
     return [f"{kind} {name} was changed"]
 
+
+_PREPARED = "restructure_fingerprint"
+_CHECKS = 6
+"""Where the number of checks stands among the words of a partition."""
 
 _COLUMN_PARTS = {
     "column": (

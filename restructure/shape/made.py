@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from restructure.model.relation import Relation
-from restructure.shape.mapping import FilledColumn, KeyPair, Mapping
+from restructure.shape.mapping import FilledColumn, KeyPair, Mapping, WayBack
 
 Moment = Literal["key", "index", "swap", "after"]
 
@@ -43,6 +43,7 @@ class Shadow:
     mapping: Mapping
     set_aside: tuple[SetAside, ...]
     branches: tuple[Relation, ...] = ()
+    back: WayBack | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the catalog."""
@@ -51,15 +52,27 @@ class Shadow:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Shadow:
         """Read back what :meth:`to_json` made."""
-        mapping = stored["mapping"]
+        back = stored["back"]
         return cls(
             relation=Relation(**stored["relation"]),
             leaves=tuple(Relation(**leaf) for leaf in stored["leaves"]),
-            mapping=Mapping(
-                filled=tuple(FilledColumn(**column) for column in mapping["filled"]),
-                key=tuple(KeyPair(**pair) for pair in mapping["key"]),
-                where=mapping["where"],
-            ),
+            mapping=_mapping(stored["mapping"]),
             set_aside=tuple(SetAside(**aside) for aside in stored["set_aside"]),
             branches=tuple(Relation(**branch) for branch in stored["branches"]),
+            back=None
+            if back is None
+            else WayBack(
+                back["mapping"] and _mapping(back["mapping"]), back["why"], tuple(back["lost"])
+            ),
         )
+
+
+def _mapping(stored: dict[str, Any]) -> Mapping:
+    return Mapping(
+        filled=tuple(
+            FilledColumn(**{**column, "reads": tuple(column["reads"])})
+            for column in stored["filled"]
+        ),
+        key=tuple(KeyPair(**pair) for pair in stored["key"]),
+        where=stored["where"],
+    )

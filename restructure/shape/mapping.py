@@ -6,17 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from psycopg import sql
-
 from restructure.errors import PlanError
 from restructure.plan.load import LoadedPlan
 from restructure.plan.source import Path
 from restructure.postgres.connect import Connection
-from restructure.shape.casts import base_type_sql
 from restructure.shape.expressions import Expression, ExpressionReader, Target
 from restructure.shape.indexes import index_beginning_with
 from restructure.shape.keys import can_be_hashed, described, equality, holds, takes_no_null
-from restructure.shape.reverse import check_reverse
 from restructure.shape.table import Column, Table
 
 
@@ -28,13 +24,15 @@ class FilledColumn:
     type, *without* its length: the assignment into the column checks that, as a client's would.
     ``type_sql`` is the column's full type. Columns that the shadow fills itself
     (default, identity, generated) are not listed at all. ``origin`` is the old column whose
-    value it holds, as it is or after one cast; None where the expression does more.
+    value it holds, as it is or after one cast; None where the expression does more. ``reads``
+    are the old columns that it is made of.
     """
 
     name: str
     expression: str
     type_sql: str = ""
     origin: str | None = None
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,19 @@ class Mapping:
     filled: tuple[FilledColumn, ...]
     key: tuple[KeyPair, ...]
     where: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """How rows of the new table become rows of the old one, should one go back.
+
+    ``mapping`` is None where nothing can, for the reason ``why``. ``lost`` are the old columns of
+    which the new table holds something, but nothing says how they are made from it.
+    """
+
+    mapping: Mapping | None
+    why: str = ""
+    lost: tuple[str, ...] = ()
 
 
 def derive_mapping(
@@ -113,7 +124,6 @@ class _Derivation:
         where = None
         if self._plan.where is not None:
             where = self._reader.condition(("where",), self._plan.where).sql
-        check_reverse(self._connection, self._source, self._shadow, self._loaded)
         return Mapping(filled, key, where)
 
     def _names_must_exist(self) -> None:
@@ -158,12 +168,14 @@ class _Derivation:
             read = self._reader.fill(("columns", name), self._plan.columns[name], target)
             self._read[name] = read
             held = next((c.name for c in self._source.columns if c.number == read.holds), None)
-            return FilledColumn(name, read.sql, column.type_sql, held)
+            reads = (c.name for c in self._source.columns if {c.number, 0} & read.reads)
+            return FilledColumn(name, read.sql, column.type_sql, held, tuple(reads))
         if column.generated:
             return None
         if name in self._origin:
             value = self._old_column(column)
-            return FilledColumn(name, value, column.type_sql, self._origin[name])
+            origin = self._origin[name]
+            return FilledColumn(name, value, column.type_sql, origin, (origin,))
         if self._source.column(name) is not None:
             raise PlanError(
                 f"{name!r} is a new column, and was the name of an old one: "
@@ -184,13 +196,9 @@ class _Derivation:
         """The old column as it is, or cast where an assignment cast exists."""
         old = self._source.column(self._origin[column.name])
         assert old is not None
-        reference = sql.Identifier(self._source.relation.name, old.name)
-        written = reference.as_string(self._connection)
-        if (old.type_oid, old.type_sql) == (column.type_oid, column.type_sql):
-            return written
+        target = Target(self._shadow.relation, column.name, column.type_oid)
         try:
-            target = Target(self._shadow.relation, column.name, column.type_oid)
-            self._reader.try_assignment(("columns", column.name), written, target)
+            return self._reader.assigned(("columns", column.name), old, column, target)
         except PlanError:
             raise PlanError(
                 f"column {column.name!r}: no assignment cast from {old.type_sql}"
@@ -198,9 +206,6 @@ class _Derivation:
                 place=self._loaded.about(column.name),
                 hint="Give it an expression under columns.",
             ) from None
-        if old.type_oid == column.type_oid:
-            return written
-        return f"CAST({written} AS {base_type_sql(self._connection, column.type_oid)})"
 
     def _needs_value(self, column: Column) -> bool:
         return takes_no_null(self._connection, column.type_oid, column.not_null)

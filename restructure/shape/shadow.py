@@ -18,6 +18,7 @@ from restructure.shape.ddl import apply_alter, refuse_nature, run_create
 from restructure.shape.foreign import read_late_constraints, standing_in
 from restructure.shape.made import Moment, SetAside, Shadow
 from restructure.shape.mapping import Mapping, derive_mapping
+from restructure.shape.reverse import derive_way_back
 from restructure.shape.table import Table, read_relation
 
 __all__ = ["Moment", "SetAside", "Shadow", "build_shadow", "drop_shadow"]
@@ -59,6 +60,7 @@ def _build(script: Script, source: Table, loaded: LoadedPlan, names: Names) -> S
         _refuse_conflicts(script, source, table, loaded)
         table = read_relation(script.connection, table.relation.oid)
         mapping = derive_mapping(script.connection, source, table, loaded, kept)
+        back = derive_way_back(script.connection, source, table, loaded, mapping)
         identities = _identities_by_default(script, source, table, mapping)
         indexes = set_aside_indexes(script, table, mapping)
         hold_to_bound(script, source.relation, table.relation)
@@ -68,6 +70,7 @@ def _build(script: Script, source: Table, loaded: LoadedPlan, names: Names) -> S
         mapping,
         (*indexes, *identities, *late),
         table.branches,
+        back,
     )
 
 

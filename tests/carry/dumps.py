@@ -9,9 +9,11 @@ from restructure.demo.server import Server
 
 Entries = dict[str, str]
 
+_OUR_PUBLICATION = re.compile(r"Name: (PUBLICATION )?restructure_.*; Type: (PUBLICATION|COMMENT)")
+
 
 def entries(server: Server, database: str) -> Entries:
-    """``pg_dump --schema-only`` of everything but our own schemas: each entry's text by its head.
+    """``pg_dump --schema-only`` of everything but what is ours: each entry's text by its head.
 
     Entries that the dump numbers or orders by what was made first come out the same.
     """
@@ -24,6 +26,8 @@ def entries(server: Server, database: str) -> Entries:
     parts = re.split(r"^--\n-- (Name: .*)\n--\n", done.stdout, flags=re.MULTILINE)
     found: Entries = {}
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        if _OUR_PUBLICATION.match(name):
+            continue
         lines = [line for line in text.splitlines() if line and not line.startswith(("--", "\\"))]
         if "; Type: ACL;" in name:  # in the order in which they were granted
             lines.sort()

@@ -15,7 +15,7 @@ from restructure.engine.control import Control
 from restructure.engine.crew import Crew
 from restructure.engine.transform import Transform
 from restructure.model.change import Batch, Origin, Segment
-from restructure.runner import Wish
+from restructure.model.wish import Wish
 from restructure.shape.shadow import Shadow
 from restructure.shape.table import read_relation
 from tests.pipeline.moments import eventually, shadow_equals_source, value

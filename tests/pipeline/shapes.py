@@ -18,7 +18,7 @@ from psycopg import sql
 from restructure.catalog.job import Job
 from restructure.model.names import Names
 from restructure.model.phase import Phase
-from restructure.runner import Wish
+from restructure.model.wish import Wish
 from tests.pipeline.tool import Tool
 
 Session = psycopg.Connection

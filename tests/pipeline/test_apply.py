@@ -12,8 +12,8 @@ from restructure import runner
 from restructure.catalog.job import LostToken
 from restructure.errors import NotNow
 from restructure.model.phase import Phase
+from restructure.model.wish import Wish
 from restructure.phases import ready
-from restructure.runner import Wish
 from tests.fix_proxy import Proxy
 from tests.fix_server import FreshServer
 from tests.pipeline.moments import (
@@ -81,7 +81,7 @@ def test_one_mark_of_two_is_enough_to_exchange_unique_values(database: str, item
     Made so by hand: the other's mark is taken out of the spool and put back later.
     """
     with Tool(database, ITEMS, Wish(stay=True)) as tool:
-        tool.wait_for_phase(Phase.READY)
+        tool.wait_for("verified")  # which would rightly miss the mark
         with Gate("catchup.applied") as gate:
             tool.until(lambda: gate.reached)
             take(items, 1, 2)

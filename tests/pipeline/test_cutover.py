@@ -10,7 +10,7 @@ from psycopg import sql
 
 from restructure.errors import NotNow
 from restructure.model.phase import Phase
-from restructure.runner import Wish
+from restructure.model.wish import Wish
 from tests.pipeline.tool import Tool, run_to_live
 from tests.workload import PLAN, seed
 

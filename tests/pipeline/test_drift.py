@@ -12,7 +12,8 @@ from restructure.engine.drift import Guard
 from restructure.errors import SchemaDrift
 from restructure.model.phase import Phase
 from restructure.model.relation import Relation
-from restructure.runner import Runner, Wish
+from restructure.model.wish import Wish
+from restructure.runner import Runner
 from restructure.shape.fingerprint import fingerprint
 from restructure.shape.table import read_relation
 from tests.pipeline.moments import Gate, assert_swapped_whole, value

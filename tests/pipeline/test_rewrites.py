@@ -11,7 +11,7 @@ import pytest
 from restructure.engine import copier
 from restructure.errors import SchemaDrift
 from restructure.model.phase import Phase
-from restructure.runner import Wish
+from restructure.model.wish import Wish
 from tests.pipeline.moments import Gate, assert_swapped_whole, value
 from tests.pipeline.tool import Tool
 from tests.workload import PLAN, seed

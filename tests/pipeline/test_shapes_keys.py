@@ -7,7 +7,7 @@ import pytest
 
 from restructure.errors import PreflightRefused
 from restructure.model.phase import Phase
-from restructure.runner import Wish
+from restructure.model.wish import Wish
 from tests.pipeline.shapes import (
     ask_for_cutover,
     assert_transformed,

@@ -10,7 +10,8 @@ import pytest
 
 from restructure.errors import OperatorNeeded, StreamGap
 from restructure.model.phase import Phase
-from restructure.runner import Runner, Wish
+from restructure.model.wish import Wish
+from restructure.runner import Runner
 from tests.pipeline.moments import (
     Gate,
     assert_swapped_whole,

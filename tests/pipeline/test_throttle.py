@@ -15,10 +15,11 @@ from restructure.engine import copier
 from restructure.engine.throttle import SlotGivenUp, judge, wal_limit
 from restructure.errors import PlanError
 from restructure.model.phase import Phase
+from restructure.model.wish import Wish
 from restructure.plan.model import Throttle
 from restructure.ports import StreamLag
 from restructure.postgres.connect import connect
-from restructure.runner import Runner, Wish
+from restructure.runner import Runner
 from tests.pipeline.moments import Gate, Passings, assert_swapped_whole, eventually, value
 from tests.pipeline.tool import Tool, leftovers, run_to_live
 from tests.workload import PLAN, seed

@@ -5,7 +5,8 @@ from __future__ import annotations
 import psycopg
 
 from restructure.model.phase import Phase
-from restructure.runner import Runner, Wish
+from restructure.model.wish import Wish
+from restructure.runner import Runner
 from tests.pipeline.tool import Tool, leftovers
 from tests.workload import PLAN, Workload, seed
 

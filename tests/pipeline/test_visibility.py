@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from restructure.model.phase import Phase
-from restructure.runner import Wish
+from restructure.model.wish import Wish
 from tests.pipeline.moments import (
     Ice,
     Passings,

@@ -10,11 +10,15 @@ from typing import Any
 
 import psycopg
 
+from restructure.catalog import job as jobs
 from restructure.catalog.job import Job
+from restructure.errors import Interrupted
 from restructure.model.phase import Phase
 from restructure.model.progress import Progress
+from restructure.model.wish import Wish
 from restructure.plan.load import parse_plan
-from restructure.runner import Runner, Wish
+from restructure.postgres.connect import connect
+from restructure.runner import Runner
 
 Event = tuple[str, str, dict[str, Any]]
 
@@ -104,10 +108,19 @@ class Tool:
             time.sleep(0.01)
 
     def finish(self, patience: float = PATIENCE) -> Job:
-        """Wait for the end; raise what the tool raised."""
+        """Wait for the end; raise what the tool raised. One that stays is stopped after its swap."""
         self._go.set()
+        if self._wish.stay:
+            deadline = time.monotonic() + patience
+            while self._thread.is_alive() and "done" not in self.happened:
+                assert time.monotonic() < deadline, f"no swap: {self.events[-5:]}"
+                time.sleep(0.01)
+            self._runner.stop("enough")
         self._thread.join(patience)
         assert not self._thread.is_alive(), f"the tool did not end: {self.events[-5:]}"
+        if isinstance(self.error, Interrupted) and self._wish.stay:
+            with connect(self.dsn) as session:
+                return jobs.load(session, self._loaded.plan.name)
         if self.error is not None:
             raise self.error
         assert self.job is not None

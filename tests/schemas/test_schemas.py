@@ -13,6 +13,8 @@ import pytest
 
 from restructure.demo.server import Server
 from restructure.model.phase import Phase
+from restructure.model.wish import Wish
+from restructure.runner import Runner
 from restructure.shape.deparse import printed
 from tests.carry.dumps import Entries, assert_same, entries
 from tests.pipeline.shapes import Session, Writers, count, plan, run
@@ -138,7 +140,8 @@ def test_nothing_is_lost_and_nobody_is_disturbed(
     schema = SCHEMAS[name]
     for file in ("journal", name):
         run(connection, (FOLDER / f"{file}.sql").read_text())
-    expected = as_planned(entries(server, database), schema)
+    before = entries(server, database)
+    expected = as_planned(before, schema)
 
     text = plan(schema.table, alter=list(schema.alter))
     with Writers(database, *schema.steps) as writers, Tool(database, text) as tool:
@@ -152,6 +155,19 @@ def test_nothing_is_lost_and_nobody_is_disturbed(
     assert_as_noted(connection, schema.table)
     for question in schema.reads:
         assert answer(connection, question) == (True,), question
+
+    for wish, phase, dump in (
+        (Wish(revert=True), Phase.REVERTED, before),
+        (Wish(cutover=True), Phase.LIVE, expected),
+    ):
+        with Writers(database, *schema.steps) as writers:
+            writers.wait_for(20)
+            job = Runner(database, lambda *_: None, lambda *_: None).attend(job.name, wish)
+            writers.wait_for(20)
+            writers.stop()
+        assert job.phase == phase
+        assert_same(dump, entries(server, database))
+        assert_as_noted(connection, schema.table)
 
 
 def as_planned(found: Entries, schema: Schema) -> Entries:

@@ -45,14 +45,14 @@ Inventory = dict[Held, str]
 def inventory(connection: Connection, root: Relation, names: Names) -> Inventory:
     """Read it in one round trip; prepared, so that a second time it is not planned again."""
     rows = connection.execute(
-        _INVENTORY, {"root": root.oid, "ours": names.publication}, prepare=True
+        _INVENTORY, {"root": root.oid, "ours": list(names.publications)}, prepare=True
     ).fetchall()
     return _told(rows)
 
 
 def prepare_inventory(session: Connection, root: Relation, names: Names) -> None:
     """Have ``session`` plan it now, to be read by :func:`prepared_inventory` when every millisecond counts."""
-    words = {"root": root.oid, "ours": names.publication}
+    words = {"root": root.oid, "ours": list(names.publications)}
     prepare(session, _PREPARED, sql.SQL(psycopg.ClientCursor(session).mogrify(_INVENTORY, words)))
 
 
@@ -185,7 +185,7 @@ WITH RECURSIVE tree AS (
     SELECT 0, 0, 'publication', p.pubname, m.relname, r.xmin::text
     FROM member m JOIN pg_catalog.pg_publication_rel r ON r.prrelid = m.oid
     JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
-    WHERE p.pubname <> %(ours)s
+    WHERE p.pubname <> ALL(%(ours)s::name[])
     UNION ALL
     SELECT k.tableoid, k.oid, 'inbound foreign key',
            pg_catalog.format('%%I of %%I.%%I', k.conname, n.nspname, c.relname), m.relname, k.xmin::text

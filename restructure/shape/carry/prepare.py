@@ -33,6 +33,7 @@ def prepare_shadow(
     names: Names,
     *,
     by_create: bool = False,
+    back: bool = False,
     trial: bool = False,
 ) -> list[Step]:
     """Carry owner, grants, comments, what kinds make ahead, and how far sequences may count;
@@ -46,7 +47,8 @@ def prepare_shadow(
     ``by_create``: comments, storage options and column settings that the plan's own DDL gave the
     shadow are kept, and filled in where it has the defaults. A clone to which ``alter`` was applied had
     them all before the clauses ran: options that a clause has reset must stay so, and comments,
-    which no clause can set, are made equal to the source's as owner and grants are. ``trial``:
+    which no clause can set, are made equal to the source's as owner and grants are. ``back``: the
+    shadow is the old table, which has its own settings already. ``trial``:
     all of it will be rolled back, so what takes long is only noted.
     """
     script = Script(connection)
@@ -54,7 +56,7 @@ def prepare_shadow(
         create_tripwire_function(connection)
         _make_schema(script, names.retired_schema)
         _carry_all(script, source, shadow, keep_comments=by_create)
-        if by_create:
+        if by_create and not back:
             _carry_settings(script, source, shadow)
         carrying = replace(Carrying.of(connection, source, shadow, names), trial=trial)
         for kind in CARRIED:

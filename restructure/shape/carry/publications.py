@@ -131,7 +131,7 @@ def _read(carrying: Carrying) -> list[Membership]:
     with carrying.relative(), connection.cursor(row_factory=class_row(Membership)) as cursor:
         found = cursor.execute(_READ, carrying.tree).fetchall()
     names = {one.publication for one in found}
-    ours = {name for name in names if is_ours(connection, name)} | {carrying.names.publication}
+    ours = {name for name in names if is_ours(connection, name)} | {*carrying.names.publications}
     return [one for one in found if one.publication not in ours]
 
 

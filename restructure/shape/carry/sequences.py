@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import LiteralString
 
 from psycopg import sql
 
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
 from restructure.postgres.script import Step
+from restructure.shape.made import SetAside
+from restructure.shape.table import Table
 
 _OWNED = """
 SELECT s.oid::int8, n.nspname, s.relname, a.attname, d.deptype = 'i', q.seqtypid::regtype::text
@@ -92,11 +95,15 @@ def owned_sequences(connection: Connection, table: Relation) -> list[OwnedSequen
 
 @dataclass(frozen=True, slots=True)
 class SequenceSteps:
-    """``before`` and ``after`` the two tables moved, and the sequences whose lock they need."""
+    """``before`` and ``after`` the two tables moved, and the sequences whose lock they need.
+
+    ``back``: what is undone should the source come back.
+    """
 
     before: tuple[Step, ...]
     after: tuple[Step, ...]
     locked: tuple[Relation, ...]
+    back: tuple[SetAside, ...]
 
 
 def sequence_steps(
@@ -120,6 +127,7 @@ def sequence_steps(
     }
     before: list[Step] = []
     after: list[Step] = []
+    back: list[SetAside] = []
     for oid, sequence in old.items():
         if sequence.identity or oid not in drawn:
             continue
@@ -128,6 +136,7 @@ def sequence_steps(
         after.append(_own(connection, sequence.relation, (source, column)))
         if type_sql and _WIDTH[type_sql] > _WIDTH[sequence.type_sql]:
             after.append(_widen(connection, sequence.relation, type_sql))
+            back.append(_narrow(connection, sequence))
     for giver, taker in successors(connection, source, shadow, origins):
         stays = giver.relation.oid in drawn and not giver.identity
         left = giver.relation if stays else replace(giver.relation, schema=retired_schema)
@@ -135,7 +144,7 @@ def sequence_steps(
         after.append(_take_over(connection, left, moved))
     new = owned_sequences(connection, shadow)
     locked = (*(s.relation for s in old.values()), *(s.relation for s in new))
-    return SequenceSteps(tuple(before), tuple(after), locked)
+    return SequenceSteps(tuple(before), tuple(after), locked, tuple(back))
 
 
 def successors(
@@ -148,6 +157,27 @@ def successors(
         for sequence in owned_sequences(connection, shadow)
     ]
     return [(giver, taker) for giver, taker in pairs if giver is not None]
+
+
+def identities_to_come_back(connection: Connection, table: Table) -> list[SetAside]:
+    """GENERATED ALWAYS would refuse an UPDATE by the reverse merge: it is so again when back."""
+    return [
+        SetAside(
+            "swap",
+            column.name,
+            generated(table.relation, column.name, "ALWAYS").as_string(connection),
+            f"ACCESS EXCLUSIVE on {table.relation}",
+        )
+        for column in table.columns
+        if column.identity == "a"
+    ]
+
+
+def generated(table: Relation, column: str, word: LiteralString) -> sql.Composed:
+    """The statement that sets whether clients may give the identity column a value."""
+    return sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET GENERATED {}").format(
+        table.identifier, sql.Identifier(column), sql.SQL(word)
+    )
 
 
 def _own(connection: Connection, sequence: Relation, owner: tuple[Relation, str] | None) -> Step:
@@ -172,6 +202,19 @@ def _widen(connection: Connection, sequence: Relation, type_sql: str) -> Step:
         lock=f"SHARE ROW EXCLUSIVE on {sequence}",
         why="the column is wider now, and so may the serial be",
     )
+
+
+def _narrow(connection: Connection, sequence: OwnedSequence) -> SetAside:
+    """As narrow as it was, unless it has counted too far: then the column refuses what it draws."""
+    statement = sql.SQL(
+        "DO $narrow$ BEGIN ALTER SEQUENCE {} AS {}; EXCEPTION WHEN invalid_parameter_value THEN"
+        " NULL; END $narrow$"
+    ).format(
+        sequence.relation.identifier,
+        sql.Identifier("pg_catalog", _INTERNAL[sequence.type_sql]),
+    )
+    lock = f"SHARE ROW EXCLUSIVE on {sequence.relation}"
+    return SetAside("swap", sequence.relation.name, statement.as_string(connection), lock)
 
 
 def _take_over(connection: Connection, giver: Relation, taker: Relation) -> Step:

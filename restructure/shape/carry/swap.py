@@ -12,6 +12,7 @@ from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import MODES, Wanted
 from restructure.postgres.script import Step
+from restructure.shape.aside import keys_to_come_back
 from restructure.shape.carry.comments import foreign_key_comments
 from restructure.shape.carry.family import (
     Member,
@@ -26,8 +27,8 @@ from restructure.shape.carry.foreign_keys import (
 )
 from restructure.shape.carry.kind import Carrying, Part
 from restructure.shape.carry.kinds import CARRIED
-from restructure.shape.carry.sequences import sequence_steps
-from restructure.shape.carry.tripwire import tripwire_step
+from restructure.shape.carry.sequences import identities_to_come_back, sequence_steps
+from restructure.shape.carry.tripwire import drop_tripwire_step, has_tripwire, tripwire_step
 from restructure.shape.made import SetAside, Shadow
 from restructure.shape.table import Table
 
@@ -40,7 +41,8 @@ class Swap:
     (by OID), each with its mode. Take those with ``lockable`` explicitly (the source with its
     short timeout, the others NOWAIT); sequences and views cannot be locked by LOCK TABLE, they
     are here so that one can look who holds them first. ``first`` are steps that lock something
-    which must be locked before the source. ``later`` is what the commit leaves to do.
+    which must be locked before the source. ``later`` is what the commit leaves to do, ``back``
+    what the source loses by retiring, should it come back.
     """
 
     carrying: Carrying
@@ -48,6 +50,7 @@ class Swap:
     first: tuple[Step, ...]
     steps: tuple[Step, ...]
     later: tuple[SetAside, ...]
+    back: tuple[SetAside, ...]
 
 
 def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Names) -> Swap:
@@ -75,6 +78,7 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         *sequences.after,
         *(Step(aside.statement, aside.lock, f"{aside.name} comes only now") for aside in made),
         *_comments(connection, old, new, made),
+        *_unguard(connection, old, new),
         *([carrying.look_in_place(), *up] if up else ()),
         *_guard(connection, source, old, new, names.retired_schema),
     )
@@ -84,6 +88,11 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         tuple(step for part in parts for step in part.first),
         steps,
         tuple(aside for part in parts for aside in part.later),
+        (
+            *keys_to_come_back(connection, source),
+            *identities_to_come_back(connection, source),
+            *sequences.back,
+        ),
     )
 
 
@@ -141,6 +150,16 @@ def _forsake(
             yield drop_key_step(connection, retired, key)
 
 
+def _unguard(
+    connection: Connection, old: tuple[Member, ...], new: tuple[Member, ...]
+) -> Iterator[Step]:
+    """A table that was retired itself has a tripwire since."""
+    for member in new:
+        if has_tripwire(connection, member.relation):
+            place = final_place(member.relation, new[0].relation, old)
+            yield drop_tripwire_step(connection, place)
+
+
 def _guard(
     connection: Connection,
     source: Table,
@@ -151,23 +170,8 @@ def _guard(
     places = {m.relation.name: final_place(m.relation, new[0].relation, old) for m in new[1:]}
     for member in old:
         retired = replace(member.relation, schema=retired_schema)
-        if _has_triggers(connection, member.relation):
-            yield Step.of(
-                connection,
-                sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(retired.identifier),
-                lock=f"SHARE ROW EXCLUSIVE on {retired}",
-                why="the reverse merge must not fire the application's triggers",
-            )
         final = places.get(member.relation.name, source.relation)
         yield tripwire_step(connection, retired, final)
-
-
-def _has_triggers(connection: Connection, table: Relation) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = %s AND NOT tgisinternal)",
-        [table.oid],
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def _wanted(

@@ -10,13 +10,11 @@ from psycopg import sql
 
 from restructure.model.names import STATE_SCHEMA
 from restructure.model.relation import Relation
-from restructure.postgres.connect import Connection
+from restructure.postgres.connect import REVERSE_SETTING, Connection
 from restructure.postgres.script import Step
 
 FUNCTION = sql.Identifier(STATE_SCHEMA, "tripwire")
 TRIGGER = "restructure_tripwire"
-REVERSE_SETTING = "restructure.reverse"
-"""``SELECT set_config('restructure.reverse', 'on', true)`` lets a transaction through."""
 
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
@@ -70,4 +68,23 @@ def tripwire_step(connection: Connection, retired: Relation, final: Relation) ->
         create,
         lock=f"SHARE ROW EXCLUSIVE on {retired}",
         why="only our reverse merge may write to the retired table",
+    )
+
+
+def has_tripwire(connection: Connection, table: Relation) -> bool:
+    """Whether ``table`` retired once."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = %s AND tgname = %s)",
+        [table.oid, TRIGGER],
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def drop_tripwire_step(connection: Connection, table: Relation) -> Step:
+    """Clients write to ``table`` again."""
+    return Step.of(
+        connection,
+        sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(TRIGGER), table.identifier),
+        lock=f"ACCESS EXCLUSIVE on {table}",
+        why="it is not retired any more",
     )
