@@ -36,6 +36,11 @@ class CheckContext:
         return self.rows(query, **parameters)[0]
 
     @property
+    def way_back_wanted(self) -> bool:
+        """Whether the retired table is to be kept in step; plans have it so by default."""
+        return self.plan is None or bool(self.plan.cutover.revert_window)
+
+    @property
     def table(self) -> Table:
         if self.source is None:
             raise TypeError("a check of a table was run without one")

@@ -71,6 +71,7 @@ def _lines(shown: Preview, warnings: list[Finding]) -> Iterator[str]:
     if shown.carried:
         yield f"  Hangs on {source}, and comes to the new table besides owner, grants and comments:"
         yield from (f"      {thing.kind} {thing.name}: {thing.how}" for thing in shown.carried)
+    yield from _way_back(shown)
     if warnings:
         yield ""
         yield from finding_lines(warnings)
@@ -86,6 +87,30 @@ def _lines(shown: Preview, warnings: list[Finding]) -> Iterator[str]:
         yield f"      why:  {step.why}"
     yield ""
     yield "Nothing was changed."
+
+
+def _way_back(shown: Preview) -> Iterator[str]:
+    back = shown.way_back
+    if back.why:
+        yield f"  Way back: none ({back.why})"
+        return
+    yield (
+        f"  Way back: for {back.window} after the swap each write to the new table is made in the old "
+        "one too"
+    )
+    for column in back.columns:
+        default = column.default or "NULL"
+        if column.how == "filled":
+            yield f"      {column.column} ← {_shortened(column.expression or '')}"
+        elif column.how == "generated":
+            yield f"      {column.column} computes itself again"
+        elif column.how == "kept":
+            yield f"      {column.column} keeps its value; a row that is new then gets {default}"
+        else:
+            yield (
+                f"      {column.column} is NOT carried back: it keeps the value from before the swap;"
+                f" a row that is new then gets {default}"
+            )
 
 
 def _statement(text: str) -> list[str]:

@@ -7,7 +7,7 @@ hide what differs (-0 and 0, intervals of 30 days and of a month, a text that is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from psycopg import sql
 
@@ -143,6 +143,20 @@ class Digest:
     ) -> sql.Composed:
         """Whether two keys of the shadow's types are the same one."""
         return _same(one, (pair.target_equals for _, pair in self.keys), other)
+
+    def made_by(self, held: Sequence[sql.Composable]) -> sql.Composed:
+        """Whether a row of the source makes the key that is ``held`` as the shadow holds it; by an index."""
+        if (
+            self.facts.ordered
+        ):  # compared as they are: what is in the shadow alone may have no other form
+            return self.same_source(self.source_key, held)
+        # '007' is 7 as a number, and no row with the number 7 makes '007'
+        return AND.join(
+            [
+                self.same_source(self.source_key, self.as_source(held)),
+                self.same_target(self.as_target(self.source_key), held),
+            ]
+        )
 
     def suspected(self, alias: str) -> list[sql.Identifier]:
         """The key of a suspect."""

@@ -111,7 +111,7 @@ class Extras:
         return sql.SQL(
             "INSERT INTO {suspects} ({columns}) SELECT {held} FROM ONLY {leaf} AS {new}"
             " WHERE {blocks} AND NOT EXISTS"
-            " (SELECT FROM {source} AS {alias} WHERE {found} AND {same}{where}) LIMIT %(most)s"
+            " (SELECT FROM {source} AS {alias} WHERE {found}{where}) LIMIT %(most)s"
         ).format(
             suspects=self._suspects.table,
             columns=COMMA.join(self._suspects.columns),
@@ -121,9 +121,7 @@ class Extras:
             blocks=_IN_BLOCKS,
             source=digest.source,
             alias=digest.alias,
-            found=digest.same_source(digest.source_key, digest.as_source(digest.target_key)),
-            # '007' is 7 as a number, and no row with the number 7 makes '007'
-            same=digest.same_target(digest.as_target(digest.source_key), digest.target_key),
+            found=digest.made_by(digest.target_key),
             where=digest.where,
         )
 

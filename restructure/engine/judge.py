@@ -22,23 +22,17 @@ from restructure.catalog.suspects import Suspects
 from restructure.engine.digest import NEW, Digest
 from restructure.engine.refusal import is_row_error
 from restructure.postgres.connect import Connection
-from restructure.postgres.planner import force_index_lookups
 
 _SUSPECT = "restructure_suspect"
 
 
 class Judge:
-    """Judges the suspects of one job. ``session`` is READ COMMITTED and in autocommit."""
+    """Judges the suspects of one job. ``session`` is READ COMMITTED, in autocommit, and finds rows by index."""
 
     def __init__(self, digest: Digest, suspects: Suspects, session: Connection) -> None:
         self._digest = digest
         self._suspects = suspects
         self._session = session
-        force_index_lookups(session)
-
-    def close(self) -> None:
-        """Close the session."""
-        self._session.close()
 
     @property
     def waiting(self) -> int:
@@ -81,8 +75,6 @@ class Judge:
     def _look(self, *, refused: bool) -> sql.Composed:
         digest = self._digest
         suspected = digest.suspected(_SUSPECT)
-        # ordered types are compared as they are: what is in the shadow alone may have no other form
-        wanted = suspected if digest.facts.ordered else digest.as_source(suspected)
         return sql.SQL(
             "WITH looked_at AS MATERIALIZED (SELECT {suspect}.id,"
             " (SELECT array_agg({old} ORDER BY {old}) FROM {source} AS {alias} WHERE {found}{where})"
@@ -97,7 +89,7 @@ class Judge:
             old=digest.of_source(refused=refused),
             source=digest.source,
             alias=digest.alias,
-            found=digest.same_source(digest.source_key, wanted),
+            found=digest.made_by(suspected),
             where=digest.where,
             made=digest.of_target(),
             target=digest.target,

@@ -19,7 +19,7 @@ def repair(session: Connection, digest: Digest, suspects: Suspects) -> int:
     """Mark every key that surely differs as dirty; return how many. To be applied, then judged again.
 
     What the source cannot have, for its key has no form of the source's type, is deleted at once.
-    Only the thread that applies may call it.
+    Only the thread that applies may call it; ``session`` finds rows by index.
     """
     if digest.keyless is not None:
         session.execute(
@@ -42,6 +42,7 @@ def _mark(session: Connection, digest: Digest, suspects: Suspects, ids: Sequence
             session.execute(
                 sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(digest.spool.table)
             )
+            session.execute(_clear(digest, suspects), {"ids": list(ids)})
             session.execute(_spool(digest, suspects), {"ids": list(ids)})
     except psycopg.Error as error:
         if not is_row_error(error):
@@ -65,6 +66,25 @@ def _spool(digest: Digest, suspects: Suspects) -> sql.Composed:
         COMMA.join(digest.spool.columns),
         COMMA.join(digest.as_source(digest.suspected("s"))),
         suspects.table,
+    )
+
+
+def _clear(digest: Digest, suspects: Suspects) -> sql.Composed:
+    """Remove what no merge by the source's key would: copies of a row, and rows that no key leads to."""
+    suspected = digest.suspected("s")
+    return sql.SQL(
+        "DELETE FROM {target} AS {new} USING {suspects} AS s WHERE s.id = ANY(%(ids)s) AND {same}"
+        " AND ((SELECT count(*) FROM {target} AS {new} WHERE {same}) > 1 OR NOT EXISTS"
+        " (SELECT FROM {source} AS {alias} WHERE {found}{where}))"
+    ).format(
+        target=digest.target,
+        new=sql.Identifier(NEW),
+        suspects=suspects.table,
+        same=digest.same_target(digest.target_key, suspected),
+        source=digest.source,
+        alias=digest.alias,
+        found=digest.made_by(suspected),
+        where=digest.where,
     )
 
 

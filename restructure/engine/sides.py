@@ -42,9 +42,13 @@ def sides(connection: Connection, job: Job, direction: Direction) -> Sides:
 
 def new_table(connection: Connection, job: Job, forward: Shadow) -> Sides:
     """The new table as what the reverse direction reads, wherever it stands."""
-    new = _read(connection, job, forward.relation.oid)
+    return as_source(_read(connection, job, forward.relation.oid), forward.mapping)
+
+
+def as_source(new: Table, mapping: Mapping) -> Sides:
+    """The new table as what rows are read from, by the columns that hold the old key."""
     identity = {column.name: column for column in new.key}
-    key = tuple(identity[pair.target] for pair in forward.mapping.key if pair.target in identity)
+    key = tuple(identity[pair.target] for pair in mapping.key if pair.target in identity)
     source = replace(new, key=key)
     return Sides(
         source,

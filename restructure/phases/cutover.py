@@ -46,7 +46,6 @@ from restructure.postgres.locks import blockers
 from restructure.shape.carry.inventory import prepare_inventory, prepared_inventory, require_all
 from restructure.shape.carry.prepare import prepare_shadow
 from restructure.shape.carry.swap import Swap, run_swap, swap_steps
-from restructure.shape.fingerprint import prepare_fingerprint
 
 _LONGEST_PAUSE = 30.0
 _TERMINATE_FROM = 3
@@ -154,7 +153,7 @@ def _attempt(work: Work, guard: Guard, turn: Turn, way_back: WayBack, attempt: i
         )
         last_keys.warm_up()
         prepare_inventory(session, shadow.relation, work.names)
-        prepare_fingerprint(session, shadow.relation)
+        way_back.prepare_turn(session, swap)
         # what is merged now is not merged under the lock: no lingering from here on
         work.running_capture().linger = 0.0
         work.fence()
@@ -169,7 +168,7 @@ def _attempt(work: Work, guard: Guard, turn: Turn, way_back: WayBack, attempt: i
             locked = time.monotonic()
             queue = Queue()
             keys = _swap_under_lock(work, guard, expected, session, swap, last_keys, queue)
-            way_back.turn(session, swap)
+            way_back.turn(session)
             held = time.monotonic() - locked
             receipt.store(
                 session, work.job.id, held=held, waited=locked - asked, keys=keys, queue=queue

@@ -9,7 +9,12 @@ from restructure.catalog import job as jobs
 from restructure.catalog import schema
 from restructure.catalog.job import Job
 from restructure.checks.registry import CheckContext, run_checks
-from restructure.checks.table import lost_self_references, narrow_references, retyped_readers
+from restructure.checks.table import (
+    lost_self_references,
+    narrow_references,
+    retyped_readers,
+    way_back,
+)
 from restructure.engine.sides import watched
 from restructure.engine.throttle import check_query
 from restructure.errors import Finding, PlanError, PreflightRefused, UsageError
@@ -58,6 +63,8 @@ def preflight(connection: Connection, dsn: str, loaded: LoadedPlan) -> Preflight
             findings.extend(_cannot_be_carried(connection, source, shadow, names))
             findings.extend(narrow_references.find(connection, source, shadow))
             findings.extend(retyped_readers.find(connection, source, shadow))
+            if loaded.plan.cutover.revert_window:
+                findings.extend(way_back.find(connection, source, shadow))
             if loaded.plan.create is not None:
                 made = read_relation(connection, shadow.relation.oid)
                 findings.extend(_lost_defaults(source, made))

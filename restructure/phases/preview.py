@@ -17,6 +17,7 @@ from restructure.errors import UsageError
 from restructure.model.names import Names
 from restructure.model.phase import Phase
 from restructure.phases.preview_steps import Composer, PlannedStep
+from restructure.phases.preview_way_back import BackComposer, WayBackPreview
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.connect import Connection
 from restructure.postgres.locks import MODES
@@ -79,6 +80,7 @@ class Preview:
     taken_by: str
     swap_locks: tuple[str, ...]
     carried: tuple[Carried, ...]
+    way_back: WayBackPreview
     size: Size
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +92,7 @@ class Preview:
             "strongest_lock_statement": self.taken_by,
             "swap_locks": list(self.swap_locks),
             "carried": [asdict(thing) for thing in self.carried],
+            "way_back": self.way_back.as_json(),
             "rows": self.size.rows,
             "table_bytes": self.size.table_bytes,
             "index_bytes": self.size.index_bytes,
@@ -136,14 +139,18 @@ def preview(connection: Connection, loaded: LoadedPlan, source: Table) -> Previe
         swap = swap_steps(connection, source, shadow, names)
         left = replace(shadow, set_aside=(*shadow.set_aside, *swap.later))
         composer = Composer(connection, loaded, source, names, left)
+        back = BackComposer(connection, loaded, source, shadow, names)
         steps = (
             *composer.setup(script.steps, state_is_there=state_is_there),
             *composer.copy(),
             *composer.index(),
             *composer.catchup(),
+            *back.before_lock(),
             *composer.cutover(prepared, swap),
-            *composer.live(swap),
+            *composer.live(swap, back.retiring()),
+            *back.following(),
         )
+        way_back = back.described()
         size = _size(connection, source)
     mode, text = _strongest((step for step in steps if _before_swap(step)), source)
     locks = tuple(f"{wanted.mode} on {wanted.relation}" for wanted in swap.wanted)
@@ -152,7 +159,7 @@ def preview(connection: Connection, loaded: LoadedPlan, source: Table) -> Previe
         for kind in CARRIED
         for found in kind.find(connection, source)
     )
-    return Preview(source, names, steps, mode, text, locks, carried, size)
+    return Preview(source, names, steps, mode, text, locks, carried, way_back, size)
 
 
 _LOCK = re.compile(rf"({'|'.join(sorted(MODES, key=len, reverse=True))}) on ")

@@ -35,7 +35,7 @@ class PlannedStep:
     why: str
 
 
-class _Recorder(Script):
+class Recorder(Script):
     """Keeps statements without running them."""
 
     def run(self, statement: Statement, *, lock: str, why: str) -> None:
@@ -82,7 +82,7 @@ class Composer:
             "keys that change during the copy; keys whose rows the new shape refuses",
         )
         if self._loaded.plan.stream["kind"] == "pgoutput":
-            recorder = _Recorder(self._connection)
+            recorder = Recorder(self._connection)
             publication.create(recorder, names.publication, watched(self._source))
             yield from self._of(Phase.SETUP, recorder.steps)
             yield PlannedStep(
@@ -184,7 +184,8 @@ class Composer:
             "clients use the new table",
         )
 
-    def live(self, swap: Swap) -> Iterator[PlannedStep]:
+    def live(self, swap: Swap, retiring: Iterable[PlannedStep]) -> Iterator[PlannedStep]:
+        """``retiring``: what is done to the retired table."""
         names = self._names
         yield PlannedStep(
             Phase.LIVE,
@@ -194,6 +195,7 @@ class Composer:
             "none on the tables",
             "nobody reads them any more",
         )
+        yield from retiring
         for item in (*self._shadow.set_aside, *swap.later):
             if item.moment == "after":
                 yield PlannedStep(
@@ -219,12 +221,12 @@ class Composer:
         return self._later(Phase.CUTOVER, statement, f"{mode} on {table}", why)
 
     def _later(self, phase: Phase, statement: sql.Composed, lock: str, why: str) -> PlannedStep:
-        return PlannedStep(phase, _shown(statement.as_string(self._connection)), lock, why)
+        return PlannedStep(phase, shown(statement.as_string(self._connection)), lock, why)
 
     def _of(self, phase: Phase, steps: Iterable[Step]) -> Iterator[PlannedStep]:
         return (PlannedStep(phase, step.text, step.lock, step.why) for step in steps)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A statement with psycopg's placeholders as ``:name`` and its doubled percent signs single."""
     return re.sub(r"%%|%\((\w+)\)s", lambda found: f":{found[1]}" if found[1] else "%", text)

@@ -25,6 +25,8 @@ from restructure.engine.work import Work
 from restructure.errors import NotNow, Retryable
 from restructure.model.failpoint import failpoint
 from restructure.phases.catchup import apply_all, apply_pending, until_few_pending
+from restructure.phases.refused_ddl import told
+from restructure.postgres.planner import force_index_lookups
 from restructure.shape.comparable import read_comparable
 
 SHOWN_KEYS = 20
@@ -69,7 +71,9 @@ class Verifying:
             compared,
         )
         self.comparison = Comparison(self._digest)
-        self.judge = Judge(self._digest, self.suspects, work.connect("judge"))
+        self._session = work.connect("judge")
+        force_index_lookups(self._session)
+        self.judge = Judge(self._digest, self.suspects, self._session)
         self._facts = facts
         self._work = work
         touched = Touched(work.job.id, work.names, work.spool, self.suspects, facts.ranged)
@@ -80,7 +84,7 @@ class Verifying:
 
     def close(self) -> None:
         """Close its session."""
-        self.judge.close()
+        self._session.close()
 
     def state(self) -> Verification | None:
         """What is known, None before the first verification."""
@@ -130,6 +134,7 @@ class Verifying:
     def settle(self) -> None:
         """Judge every suspect. Raises NotNow where one can not be."""
         work, judge = self._work, self.judge
+        failpoint("verify.settling")
         for _ in range(_ROUNDS):
             work.control.checkpoint()
             apply_all(work)
@@ -173,11 +178,12 @@ class Verifying:
         work = self._work
         mode = "sample" if work.plan.verify.mode == "sample" else "full"
         with work.state.transaction():
-            self.suspects.create(
-                work.state,
-                [_typed(key.source_base, key.source_collation) for key in self._facts.key],
-                [_typed(key.target_base, key.target_collation) for key in self._facts.key],
-            )
+            with told("the tables that a verification needs cannot be made"):
+                self.suspects.create(
+                    work.state,
+                    [_typed(key.source_base, key.source_collation) for key in self._facts.key],
+                    [_typed(key.target_base, key.target_collation) for key in self._facts.key],
+                )
             units = self._bounds(seed)
             verification.begin(
                 work.state, work.job.id, work.names, mode=mode, seed=seed, units=units
@@ -257,7 +263,7 @@ class Verifying:
         if not self.suspects.count(work.state, sure=True):
             return False
         blamed = self.suspects.blamed_ranges(work.state, work.job.id, work.names)
-        count = repair(work.state, self._digest, self.suspects)
+        count = repair(self._session, self._digest, self.suspects)
         failpoint("verify.marked")
         work.tell("repaired", keys=count)
         self.settle()

@@ -10,6 +10,8 @@ import contextlib
 from dataclasses import dataclass, replace
 
 import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from restructure.catalog import job as jobs
 from restructure.catalog import spool as positions
@@ -22,13 +24,16 @@ from restructure.errors import RestructureError, SchemaDrift, StreamGap, WayBack
 from restructure.model.failpoint import failpoint
 from restructure.model.names import Direction, Names
 from restructure.model.phase import Phase
+from restructure.phases.refused_ddl import told
 from restructure.ports import Stream, find_stream
 from restructure.postgres.connect import Connection
-from restructure.postgres.settled import seen_with
+from restructure.postgres.prepared import execute, prepare_text
+from restructure.postgres.settled import SNAPSHOT_WITH_OURSELVES
 from restructure.shape.carry.swap import Swap
-from restructure.shape.fingerprint import prepared_fingerprint
+from restructure.shape.fingerprint import FINGERPRINT
 from restructure.shape.made import Shadow
 from restructure.shape.mapping import Mapping
+from restructure.shape.mapping import WayBack as Back
 from restructure.shape.table import read_relation
 
 _STALE = 256 << 20
@@ -42,7 +47,9 @@ class WayBack:
     work: Work
     refused: str | None
     _mapping: Mapping | None
-    _made: bool = False
+    _back: Back | None = None
+    _begun: bool = False
+    _whole: bool = False
 
     @classmethod
     def of(cls, work: Work) -> WayBack:
@@ -51,7 +58,8 @@ class WayBack:
         if work.direction is Direction.REVERSE:
             forward = jobs.reload(work.state, work.job.id).shadow
             assert forward is not None
-            return cls(work, None, Shadow.from_json(forward).mapping)
+            new = Shadow.from_json(forward)
+            return cls(work, None, new.mapping, new.back)
         back = shadow.back
         mapping = back.mapping if back is not None else None
         refused = None
@@ -70,66 +78,69 @@ class WayBack:
         """
         if self.refused is not None:
             return
-        if self._made:
+        if self._whole:
             with contextlib.closing(self._stream()) as stream:
-                if stream.lag().retained_bytes < _STALE:
+                lag = stream.lag()
+                if lag.healthy and lag.retained_bytes < _STALE:
                     return
-            self.drop()
+        self.drop()
         work = self.work
         names = work.names.other
         new = self._sides()
         retiring = read_relation(work.state, work.source.relation.oid)
         assert self._mapping is not None
         types = [column.type_sql for column in kept(retiring, self._mapping)]
-        with work.state.transaction():
+        self._begun = True
+        with told("the way back cannot be made"), work.state.transaction():
             Spool(names, new.source.key).create(work.state, types)
-        with contextlib.closing(self._stream()) as stream:
-            self._made = True  # whole or half: drop() knows how
-            with work.control.interruptible(stream.interrupt):
-                position = stream.prepare(new.watched)
+        with (
+            contextlib.closing(self._stream()) as stream,
+            work.control.interruptible(stream.interrupt),
+        ):
+            position = stream.prepare(new.watched)
         failpoint("way back.stream")
         with work.state.transaction():
             positions.store_position(work.state, work.job.id, names.direction, position)
+        self._whole = True
 
     def drop(self) -> None:
         """No swap came of it."""
-        if self._made:
+        if self._begun:
             drop_direction(self.work, self.work.direction.other)
-        self._made = False
+        self._begun = self._whole = False
 
-    def turn(self, session: Connection, swap: Swap) -> None:
-        """In the swap transaction: what the job is from its commit on."""
+    def prepare_turn(self, session: Connection, swap: Swap) -> None:
+        """Have ``session`` plan :meth:`turn`, for which clients wait."""
         work = self.work
-        row = session.execute(
-            "SELECT pg_current_snapshot()::text, pg_current_xact_id()::text, now()"
-        ).fetchone()
-        assert row is not None
-        snapshot, xid, now = row
-        settled = replace(
-            work.made_shadow(), set_aside=(*work.made_shadow().set_aside, *swap.later)
-        )
+        placed = replace(work.made_shadow(), set_aside=(*work.made_shadow().set_aside, *swap.later))
+        source = work.source
         retired = None
-        if self.refused is None:
-            assert self._mapping is not None
-            source = work.source
+        if self._mapping is not None and self.refused is None:
             retired = Shadow(
-                source.relation, source.leaves, self._mapping, swap.back, source.branches
+                source.relation,
+                source.leaves,
+                self._mapping,
+                swap.back,
+                source.branches,
+                self._back,
             )
-        both = {"shadow": settled, "reverse": retired}
-        if work.direction is Direction.REVERSE:
-            assert retired is not None
-            forward = Shadow.from_json(_stored(session, work))
-            both = {"shadow": replace(retired, back=forward.back), "reverse": settled}
-        jobs.store(
-            session,
-            work.job.id,
-            **{name: shadow and shadow.to_json() for name, shadow in both.items()},
-            fingerprint=prepared_fingerprint(session).to_json(),
-            copy_snapshot=seen_with(snapshot, int(xid)),
-            swapped_at=now,
-            aftermath=True,
-            given_up=self.refused,
+        forward = work.direction is Direction.FORWARD
+        shadow, reverse = (placed, retired) if forward else (retired, placed)
+        words = {
+            "job": work.job.id,
+            "oid": placed.relation.oid,
+            "shadow": Jsonb(shadow.to_json()) if shadow else None,
+            "reverse": Jsonb(reverse.to_json()) if reverse else None,
+            "given_up": self.refused,
+        }
+        statement = sql.SQL(_TURN).format(
+            fingerprint=sql.SQL(FINGERPRINT), snapshot=sql.SQL(SNAPSHOT_WITH_OURSELVES)
         )
+        prepare_text(session, _PREPARED, psycopg.ClientCursor(session).mogrify(statement, words))
+
+    def turn(self, session: Connection) -> None:
+        """In the swap transaction: what the job is from its commit on."""
+        session.execute(execute(_PREPARED))
 
     def _stream(self) -> Stream:
         options = self.work.plan.stream
@@ -182,7 +193,12 @@ def lost(work: Work, error: BaseException) -> BaseException:
     )
 
 
-def _stored(session: Connection, work: Work) -> dict[str, object]:
-    stored = jobs.reload(session, work.job.id).shadow
-    assert stored is not None
-    return stored
+_PREPARED = "restructure_turn"
+
+_TURN = """
+UPDATE restructure.job
+SET shadow = %(shadow)s, reverse = %(reverse)s, fingerprint = ({fingerprint})::jsonb,
+    copy_snapshot = ({snapshot})::pg_snapshot, swapped_at = clock_timestamp(), aftermath = true,
+    given_up = %(given_up)s
+WHERE id = %(job)s
+"""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from restructure.plan.units import Duration, Size, parse_duration
+from restructure.plan.units import Duration, DurationOrZero, Size, parse_duration
 
 STREAM_TIMES = ("slot_timeout", "sender_timeout")
 """Options of the stream that are durations in the plan and seconds for the connector."""
@@ -60,7 +60,7 @@ class Cutover(_Section):
     attempts: int = Field(default=60, ge=1)
     terminate_blockers: bool = False
     old_snapshots: Literal["wait", "warn", "refuse"] = "wait"
-    revert_window: Duration = timedelta(hours=24)
+    revert_window: DurationOrZero = timedelta(hours=24)
 
 
 class Plan(BaseModel):

@@ -61,6 +61,10 @@ def _duration(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else _with_unit(value, timedelta)
 
 
+def _is_zero(value: Any) -> bool:
+    return type(value) is int and value == 0
+
+
 def _size(value: Any, info: ValidationInfo) -> Any:
     if info.mode == "python" and isinstance(value, int):  # from our own code: bytes
         return value
@@ -80,6 +84,14 @@ Duration = Annotated[
     # zero would mean "no limit" to the server (PostgreSQL docs, lock_timeout)
     Field(ge=timedelta(milliseconds=1)),
 ]
+DurationOrZero = Annotated[
+    timedelta,
+    BeforeValidator(lambda value: timedelta() if _is_zero(value) else _duration(value)),
+    PlainSerializer(format_duration, return_type=str),
+    Field(ge=timedelta()),
+]
+"""For how long something is done; 0, which needs no unit: not at all."""
+
 Size = Annotated[
     int,
     BeforeValidator(_size),

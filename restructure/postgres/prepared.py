@@ -9,8 +9,12 @@ from restructure.postgres.connect import Connection
 
 def prepare(session: Connection, name: str, statement: sql.Composable) -> None:
     """Prepare ``statement``, which takes no parameters, and have it planned, for :func:`execute`."""
+    prepare_text(session, name, statement.as_string(session).replace("%%", "%"))
+
+
+def prepare_text(session: Connection, name: str, text: str) -> None:
+    """The same for a finished text, in which a percent sign stands for itself."""
     prepared = sql.Identifier(name)
-    text = statement.as_string(session).replace("%%", "%")
     session.execute(sql.SQL("PREPARE {} AS {}").format(prepared, sql.SQL(text)))
     session.execute(sql.SQL("EXPLAIN EXECUTE {}").format(prepared))
 

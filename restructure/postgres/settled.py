@@ -179,13 +179,18 @@ def old_snapshots(connection: Connection, xid: int) -> list[Holder]:
     return [Holder(*row) for row in rows]
 
 
-def seen_with(snapshot: str, xid: int) -> str:
-    """``snapshot``, as pg_current_snapshot() prints it, as if ``xid`` were committed for it.
+SNAPSHOT_WITH_OURSELVES = """
+SELECT least(low, own) || ':' || greatest(high, own + 1) || ':' || coalesce((
+           SELECT string_agg(xid::text, ',' ORDER BY xid)
+           FROM (SELECT pg_snapshot_xip(now)::text::int8
+                 UNION SELECT generate_series(high, own - 1)) AS running (xid)
+           WHERE xid <> own), '')
+FROM (SELECT now, pg_snapshot_xmin(now)::text::int8, pg_snapshot_xmax(now)::text::int8,
+             pg_current_xact_id()::text::int8
+      FROM pg_current_snapshot() AS now) AS snapshot (now, low, high, own)
+"""
+"""The snapshot of now as text, as if this very transaction had committed.
 
-    A transaction does not see itself in its own snapshot. Whatever else may have begun between
-    the two counts as running (PostgreSQL docs, functions-info: xmin:xmax:xip_list).
-    """
-    low, high, running = snapshot.split(":")
-    listed = [word for word in running.split(",") if word and int(word) != xid]
-    listed += map(str, range(int(high), xid))
-    return f"{min(int(low), xid)}:{max(int(high), xid + 1)}:{','.join(listed)}"
+In its own snapshot it may be one that is still to come. Whatever may have begun between the last
+that has ended and it counts as running (PostgreSQL docs, functions-info: xmin:xmax:xip_list).
+"""

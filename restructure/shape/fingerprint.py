@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-from psycopg import sql
-
 from restructure.errors import SchemaDrift
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
-from restructure.postgres.prepared import execute, prepare
 
 Parts = dict[str, dict[str, Any]]
 """Kind of thing → its name → what identifies it."""
@@ -74,24 +70,11 @@ def fingerprint(connection: Connection, table: Relation) -> Fingerprint:
 
     Raises SchemaDrift where the table is gone.
     """
-    row = connection.execute(_FINGERPRINT, {"oid": table.oid}, prepare=True).fetchone()
+    row = connection.execute(FINGERPRINT, {"oid": table.oid}, prepare=True).fetchone()
     if row is None:
         raise SchemaDrift(
             f"table {table} is gone", hint="Abort the job: there is nothing left to restructure."
         )
-    return Fingerprint.from_json(row[0])
-
-
-def prepare_fingerprint(session: Connection, table: Relation) -> None:
-    """Have ``session`` plan it now, to be read by :func:`prepared_fingerprint` under a lock."""
-    words = {"oid": table.oid}
-    prepare(session, _PREPARED, sql.SQL(psycopg.ClientCursor(session).mogrify(_FINGERPRINT, words)))
-
-
-def prepared_fingerprint(session: Connection) -> Fingerprint:
-    """Read what :func:`prepare_fingerprint` was told to."""
-    row = session.execute(execute(_PREPARED)).fetchone()
-    assert row is not None, "the table is locked by this session"
     return Fingerprint.from_json(row[0])
 
 
@@ -141,7 +124,6 @@ def _words(kind: str, name: str, old: Any, new: Any) -> list[str]:
     return [f"{kind} {name} was changed"]
 
 
-_PREPARED = "restructure_fingerprint"
 _CHECKS = 6
 """Where the number of checks stands among the words of a partition."""
 
@@ -157,13 +139,13 @@ _COLUMN_PARTS = {
     ),
     "column settings": ("grants", "statistics target", "options", "storage", "compression"),
 }
-"""What stands behind the name in the arrays of _FINGERPRINT, in their order."""
+"""What stands behind the name in the arrays of FINGERPRINT, in their order."""
 
 
 # pg_identify_object() knows nothing of what was dropped since this query's snapshot.
 # pg_attribute.xmin is left out on purpose: it also moves with GRANT and SET STATISTICS,
 # and what it could add (a value changed by ALTER TYPE) the file node says.
-_FINGERPRINT = """
+FINGERPRINT = """
 WITH RECURSIVE tree AS (
     SELECT %(oid)s::oid AS oid, NULL::oid AS parent
     UNION ALL

@@ -13,6 +13,8 @@ from restructure.shape.keys import can_be_hashed, equality
 from restructure.shape.mapping import FilledColumn, KeyPair, Mapping, WayBack
 from restructure.shape.table import Column, Table
 
+_GENERATED_PUBLISHED = 180000
+
 
 def derive_way_back(
     connection: Connection, source: Table, shadow: Table, loaded: LoadedPlan, mapping: Mapping
@@ -52,7 +54,23 @@ class _Derivation:
             if isinstance(turned, str):
                 return WayBack(None, turned)
             key.append(turned)
+        unpublished = self._unpublished()
+        if unpublished is not None:
+            return WayBack(None, unpublished)
         return WayBack(Mapping(tuple(filled), tuple(key), None), "", tuple(lost))
+
+    def _unpublished(self) -> str | None:
+        """Why no publication of the new table could be made without clients' writes failing."""
+        if self.connection.info.server_version >= _GENERATED_PUBLISHED:
+            return None
+        for key in self.shadow.key:
+            column = self.shadow.column(key.name)
+            if column is not None and column.generated:
+                return (
+                    f"{key.name} of the new table's replica identity is a generated column, which"
+                    " PostgreSQL publishes from 18 on"
+                )
+        return None
 
     def _reader(self) -> ExpressionReader:
         return ExpressionReader(

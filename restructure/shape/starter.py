@@ -38,7 +38,7 @@ _TAIL = """
 # copy: {{workers: 2, chunk_target: 500ms}}
 # throttle: {{wal_retained: 20GB, wal_limit: 60GB}}   # also, if wanted: replica_lag: 10s, query: …
 # verify: {{mode: full}}
-# cutover: {{lock_timeout: 300ms, lock_budget: 1s, attempts: 60}}
+# cutover: {{lock_timeout: 300ms, lock_budget: 1s, attempts: 60, revert_window: 24h}}
 """
 
 

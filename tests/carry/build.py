@@ -9,12 +9,14 @@ import psycopg
 from restructure.demo.server import Server
 from restructure.model.names import Names
 from restructure.model.relation import KeyColumn, Relation
+from restructure.postgres.script import Script
 from restructure.shape.carry.inventory import Held, inventory
 from restructure.shape.carry.prepare import prepare_shadow
+from restructure.shape.carry.quiet import quiet
 from restructure.shape.carry.swap import run_swap, swap_steps
 from restructure.shape.made import SetAside, Shadow
 from restructure.shape.mapping import FilledColumn, KeyPair, Mapping
-from restructure.shape.table import Column, Table
+from restructure.shape.table import Column, Table, read_relation
 
 NAMES = Names.of("job")
 
@@ -87,14 +89,21 @@ def set_up(connection: psycopg.Connection, script: str) -> None:
 
 
 def swap(connection: psycopg.Connection, name: str, *set_aside: SetAside) -> Shadow:
-    """Prepare, compose, then run all of it in one transaction, as the cutover does."""
+    """Prepare, compose, then run all of it in one transaction, as the cutover does, and retire."""
     source = read(connection, name)
     shadow = shadow_of(connection, source, *set_aside)
     prepare_shadow(connection, source, shadow, NAMES, by_create=True)
     composed = swap_steps(connection, source, shadow, NAMES)
     with connection.transaction():
         run_swap(connection, composed)
+    retire(connection, source)
     return shadow
+
+
+def retire(connection: psycopg.Connection, source: Table) -> None:
+    """What the job does with the old table first after the swap."""
+    with connection.transaction():
+        quiet(Script(connection), read_relation(connection, source.relation.oid))
 
 
 def held(connection: psycopg.Connection, name: str) -> set[Held]:

@@ -14,7 +14,7 @@ from restructure.shape.carry.rehearse import rehearse
 from restructure.shape.carry.swap import Swap, run_swap, swap_steps
 from restructure.shape.made import Shadow
 from restructure.shape.table import Table, read_table
-from tests.carry.build import NAMES
+from tests.carry.build import NAMES, retire
 from tests.shape_workbench import build, copy, finish, plan
 
 ORDERS = """
@@ -56,6 +56,7 @@ def carry(
 ) -> None:
     source, shadow = made(connection, loaded, table)
     run(connection, composed(connection, source, shadow))
+    retire(connection, source)
 
 
 def reasons(

@@ -15,6 +15,7 @@ from hypothesis import given, note, seed, settings
 
 from restructure.demo.server import Server
 from restructure.model.names import Names
+from restructure.phases.removal import remove_schema
 from restructure.postgres.script import Script
 from restructure.shape.carry.inventory import inventory, require_all
 from restructure.shape.carry.kind import Carrying
@@ -25,6 +26,7 @@ from restructure.shape.carry.swap import run_swap, swap_steps
 from restructure.shape.deparse import printed
 from restructure.shape.shadow import build_shadow
 from restructure.shape.table import read_table
+from tests.carry.build import retire
 from tests.carry.dumps import assert_same, entries
 from tests.carry.everything import AROUND, BASE, KINDS, ROLES, World, worlds
 from tests.fix_server import fresh_database
@@ -158,12 +160,14 @@ def swap(database: str, world: World) -> None:
             carrying = Carrying.of(session, source, shadow, NAMES)
             run_swap(session, composed)
             require_all(carrying, before, inventory(session, shadow.relation, NAMES))
+        retire(session, source)
         finish(session, shadow, "after")
         for aside in composed.later:
             session.execute(printed(aside.statement))
 
 
 def finalize(database: str) -> None:
-    """Nothing that stays may hang on what goes: no CASCADE but within the retired schema."""
+    """Nothing that stays may hang on what goes, and all of that goes."""
     with psycopg.connect(database, autocommit=True) as session:
-        session.execute(f"DROP SCHEMA {NAMES.retired_schema}, {NAMES.shadow_schema} CASCADE")
+        for schema in (NAMES.retired_schema, NAMES.shadow_schema):
+            remove_schema(session, schema)

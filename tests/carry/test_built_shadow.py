@@ -15,7 +15,7 @@ from restructure.shape.carry.swap import run_swap, swap_steps
 from restructure.shape.made import Shadow
 from restructure.shape.shadow import build_shadow
 from restructure.shape.table import read_table
-from tests.carry.build import NAMES, dump
+from tests.carry.build import NAMES, dump, retire
 from tests.carry.test_swap import EVERYTHING, prefix
 
 
@@ -32,6 +32,7 @@ def restructure(connection: psycopg.Connection, table: str, *clauses: str) -> Sh
     swap = swap_steps(connection, source, shadow, NAMES)
     with connection.transaction():
         run_swap(connection, swap)
+    retire(connection, source)
     for aside in shadow.set_aside:
         if aside.moment == "after":
             connection.execute(aside.statement)

@@ -17,7 +17,7 @@ from restructure.shape.deparse import printed
 from restructure.shape.made import Shadow
 from restructure.shape.shadow import build_shadow
 from restructure.shape.table import read_table
-from tests.carry.build import NAMES
+from tests.carry.build import NAMES, retire
 from tests.shape_workbench import finish, plan
 
 OLD = """
@@ -103,6 +103,7 @@ def swap(connection: psycopg.Connection, *clauses: str) -> Swap:
     composed = swap_steps(connection, source, shadow, NAMES)
     with connection.transaction():
         run_swap(connection, composed)
+    retire(connection, source)
     finish(connection, shadow, "after")
     for aside in composed.later:
         run(connection, aside.statement)

@@ -311,23 +311,6 @@ def test_parents_can_be_deleted_although_the_retired_table_still_has_their_child
     assert connection.execute("DELETE FROM customers").rowcount == 1
 
 
-def test_triggers_of_the_application_rest_on_the_retired_table(
-    connection: psycopg.Connection,
-) -> None:
-    set_up(
-        connection,
-        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE restructure_job.t (id int PRIMARY KEY);"
-        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'fired'; END $$;"
-        "CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();",
-    )
-    swap(connection, "t")
-
-    with connection.transaction():
-        connection.execute("SELECT set_config('restructure.reverse', 'on', true)")
-        connection.execute("INSERT INTO restructure_job_retired.t VALUES (1)")
-
-
 def test_every_lock_the_swap_takes_was_announced(connection: psycopg.Connection) -> None:
     set_up_everything(connection)
     source = read(connection, "orders")

@@ -9,13 +9,27 @@ from restructure.demo.server import Server
 from restructure.errors import OperatorNeeded
 from restructure.model.phase import Phase
 from tests.carry.build import dump
-from tests.pipeline.shapes import ask_for_cutover, count, one, plan, run, until_ready
+from tests.pipeline.shapes import count, one, plan, run
 from tests.pipeline.tool import Tool
 
 
-@pytest.mark.parametrize("event", ["ddl_command_start", "ddl_command_end", "sql_drop"])
+@pytest.mark.parametrize(
+    ("event", "since", "refused"),
+    [
+        ("ddl_command_start", "ready entered", "a verification needs"),
+        ("ddl_command_start", "verified", "the way back"),
+        ("ddl_command_start", "cutover entered", "what hangs on the table"),
+        ("ddl_command_end", "cutover entered", "what hangs on the table"),
+        ("sql_drop", "cutover entered", "the swap was rolled back"),
+    ],
+)
 def test_an_event_trigger_that_raises_leaves_everything_as_it_was(
-    server: Server, database: str, connection: psycopg.Connection, event: str
+    server: Server,
+    database: str,
+    connection: psycopg.Connection,
+    event: str,
+    since: str,
+    refused: str,
 ) -> None:
     run(
         connection,
@@ -27,12 +41,14 @@ def test_an_event_trigger_that_raises_leaves_everything_as_it_was(
     )
     before = dump(server, database)
     old = one(connection, "SELECT 't'::regclass::oid")
-    text = plan("t", alter=["ALTER id TYPE bigint"], cutover={"attempts": 1, "lock_budget": "5s"})
-    with until_ready(database, text) as tool:
-        tool.wait_for_phase(Phase.READY)
+    tries = {"attempts": 1, "lock_budget": "5s"}
+    if since == "cutover entered":
+        tries["revert_window"] = 0  # or the way back would be refused first
+    text = plan("t", alter=["ALTER id TYPE bigint"], cutover=tries)
+    with Tool(database, text, hold=since) as tool:
+        tool.held()
         run(connection, f"CREATE EVENT TRIGGER guard ON {event} EXECUTE FUNCTION guard()")
-        ask_for_cutover(connection)
-        with pytest.raises(OperatorNeeded, match="no DDL in business hours"):
+        with pytest.raises(OperatorNeeded, match=f"{refused}.*no DDL in business hours"):
             tool.finish()
     run(connection, "DROP EVENT TRIGGER guard")
     assert one(connection, "SELECT 't'::regclass::oid") == old

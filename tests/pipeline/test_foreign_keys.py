@@ -44,9 +44,9 @@ MOMENTS = (
     "index.deleted",
     "index.built",
     "catchup.applied",
+    "way back.stream",
     "cutover.prepared",
     "cutover.before lock",
-    "live.stopped",
     "live.dropped",
     "live.validated",
 )
@@ -303,7 +303,7 @@ def test_nobody_queues_behind_the_key_of_a_partitioned_child(
     asks: Callable[[], bool] = lambda: bool(value(connection, OURS, "tree"))  # noqa: E731
     with (
         Client(database, connection) as client,
-        Gate("live.stopped") as gate,
+        Gate("live.dropped") as gate,
         Tool(database, text()) as tool,
     ):
         tool.until(lambda: gate.reached)
@@ -345,7 +345,7 @@ def test_a_key_that_is_dropped_before_it_is_validated_is_no_trouble(
     database: str, connection: psycopg.Connection
 ) -> None:
     run(connection, SCHEMA)
-    with Gate("live.stopped") as gate, Tool(database, text()) as tool:
+    with Gate("live.dropped") as gate, Tool(database, text()) as tool:
         tool.until(lambda: gate.reached)
         run(connection, "DROP TABLE child; ALTER TABLE strict DROP CONSTRAINT stays")
         gate.open()

@@ -1,4 +1,4 @@
-"""Each stream of changes is served by one WAL sender."""
+"""Each stream of changes is served by one WAL sender, and making a slot takes one more for a moment."""
 
 from __future__ import annotations
 
@@ -23,4 +23,12 @@ def find(context: CheckContext) -> Iterator[Finding]:
             NAME,
             f"all {most} WAL senders are in use" + (f": {names}" if names else ""),
             "Raise max_wal_senders and restart the server, or stop a client that streams.",
+        )
+    elif used == most - 1 and context.way_back_wanted:
+        yield Finding(
+            NAME,
+            "only one WAL sender is free",
+            "The cutover takes a second one for a moment, to make the slot of the way back: raise "
+            "max_wal_senders and restart, or set cutover.revert_window: 0 and have no way back.",
+            refuses=False,
         )

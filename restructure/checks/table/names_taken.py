@@ -18,9 +18,9 @@ WHERE phase <> ALL(%(ended)s) ORDER BY id
 _STATE = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(name)s"
 _TAKEN = """
 SELECT 'replication slot', slot_name::text FROM pg_catalog.pg_replication_slots
-WHERE slot_name = %(slot)s
+WHERE slot_name = ANY(%(slots)s)
 UNION ALL
-SELECT 'publication', pubname FROM pg_catalog.pg_publication WHERE pubname = %(publication)s
+SELECT 'publication', pubname FROM pg_catalog.pg_publication WHERE pubname = ANY(%(publications)s)
 UNION ALL
 SELECT 'schema', nspname FROM pg_catalog.pg_namespace WHERE nspname IN (%(shadow)s, %(retired)s)
 """
@@ -43,11 +43,12 @@ def find(context: CheckContext) -> Iterator[Finding]:
             if not resumed:
                 yield _used(name, source_name)
                 return
-        elif Names.of(name).slot == names.slot:
+        elif _derived(Names.of(name)) & _derived(names):
             yield Finding(
                 NAME,
                 f"job {names.job} would share its names with job {name}, which is in phase {phase}",
-                "Give this job another name: a hyphen and an underscore become the same.",
+                "Give this job another name: a hyphen and an underscore become the same, and a job "
+                "has names that end in _retired and _reverse too.",
             )
         elif source == table.oid:
             yield Finding(
@@ -57,6 +58,10 @@ def find(context: CheckContext) -> Iterator[Finding]:
             )
     if not resumed:
         yield from _strangers(context, names)
+
+
+def _derived(names: Names) -> set[str]:
+    return {names.slot, names.other.slot, names.shadow_schema, names.retired_schema}
 
 
 def _used(name: str, source_name: str) -> Finding:
@@ -70,8 +75,8 @@ def _used(name: str, source_name: str) -> Finding:
 def _strangers(context: CheckContext, names: Names) -> Iterator[Finding]:
     for kind, name in context.rows(
         _TAKEN,
-        slot=names.slot,
-        publication=names.publication,
+        slots=[names.slot, names.other.slot],
+        publications=list(names.publications),
         shadow=names.shadow_schema,
         retired=names.retired_schema,
     ):

@@ -10,13 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import psycopg
-from psycopg import sql
 
 from restructure.errors import NotNow, OperatorNeeded
 from restructure.model.names import Names
 from restructure.model.relation import Relation
 from restructure.postgres.connect import Connection
-from restructure.postgres.prepared import execute, prepare
+from restructure.postgres.prepared import execute, prepare_text
 from restructure.shape.carry.kind import Carrying
 
 
@@ -53,7 +52,7 @@ def inventory(connection: Connection, root: Relation, names: Names) -> Inventory
 def prepare_inventory(session: Connection, root: Relation, names: Names) -> None:
     """Have ``session`` plan it now, to be read by :func:`prepared_inventory` when every millisecond counts."""
     words = {"root": root.oid, "ours": list(names.publications)}
-    prepare(session, _PREPARED, sql.SQL(psycopg.ClientCursor(session).mogrify(_INVENTORY, words)))
+    prepare_text(session, _PREPARED, psycopg.ClientCursor(session).mogrify(_INVENTORY, words))
 
 
 def prepared_inventory(session: Connection) -> Inventory:
