@@ -14,6 +14,7 @@ from restructure.errors import Finding
 from restructure.model.phase import Phase
 from restructure.phases.preflight import preflight, refuse
 from restructure.phases.preview import Preview, preview
+from restructure.phases.preview_way_back import ReturningColumn
 from restructure.plan.load import load_plan
 
 _EFFECT = {
@@ -99,18 +100,22 @@ def _way_back(shown: Preview) -> Iterator[str]:
         "one too"
     )
     for column in back.columns:
-        default = column.default or "NULL"
-        if column.how == "filled":
-            yield f"      {column.column} ← {_shortened(column.expression or '')}"
-        elif column.how == "generated":
-            yield f"      {column.column} computes itself again"
-        elif column.how == "kept":
-            yield f"      {column.column} keeps its value; a row that is new then gets {default}"
-        else:
-            yield (
-                f"      {column.column} is NOT carried back: it keeps the value from before the swap;"
-                f" a row that is new then gets {default}"
-            )
+        yield f"      {column.column} {_returning(column)}"
+
+
+def _returning(column: ReturningColumn) -> str:
+    if column.how == "filled":
+        return f"← {_shortened(column.expression or '')}"
+    if column.how == "generated":
+        return "computes itself again"
+    kept = (
+        "is NOT carried back: it has the value from before the swap"
+        if column.how == "lost"
+        else "keeps its value"
+    )
+    if column.row_refused:
+        return f"{kept}; a row that is new then CANNOT go back, for it must have one"
+    return f"{kept}; a row that is new then gets {_shortened(column.default or 'NULL')}"
 
 
 def _statement(text: str) -> list[str]:

@@ -69,8 +69,8 @@ def kept(table: Table, mapping: Mapping) -> tuple[Column, ...]:
 
 def _reverse(connection: Connection, job: Job, forward: Shadow) -> Sides:
     found = new_table(connection, job, forward)
-    if job.reverse is None:
-        return found
+    if job.reverse is None or job.given_up is not None:
+        return found  # the retired table may be gone
     return _with_target(connection, job, found.source, found.watched, Shadow.from_json(job.reverse))
 
 

@@ -18,6 +18,7 @@ def run(work: Work) -> None:
     """
     if work.capture is not None:
         work.capture.stop()
+    jobs.store(work.state, work.job.id, given_up="the job is being finalized")
     for direction in Direction:
         drop_direction(work, direction)
     failpoint("finalize.streams")

@@ -22,7 +22,7 @@ def require_verified(work: Work) -> None:
     found = verification.load(work.state, work.job.id, work.names)
     if found is not None and found.state == "failed":
         raise verification.mismatch(work.job.name, found)
-    if work.plan.verify.mode != "off" and (found is None or found.passed_at is None):
+    if work.plan.verify.mode != "off" and (found is None or not found.passed):
         raise NotNow(
             "the rows were not compared yet",
             hint=f"restructure verify {work.job.name} does it; the plan's verify.mode says whether it must be.",

@@ -17,6 +17,7 @@ from restructure.errors import OperatorNeeded
 from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases.catchup import apply_pending
+from restructure.phases.ready import RETRY_QUARANTINE_EVERY
 from restructure.phases.way_back import drop_stream, give_up
 from restructure.postgres.script import Script
 from restructure.shape.carry.quiet import quiet
@@ -25,6 +26,8 @@ from restructure.shape.table import read_relation
 
 _LOCK_TIMEOUT = "50ms"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_RETRIED = 1000
+"""Rows in quarantine up to which all are tried again now and then; a revert tries them in any case."""
 
 
 def aftermath(work: Work) -> None:
@@ -36,6 +39,7 @@ def aftermath(work: Work) -> None:
     if row.aftermath:
         if work.shadow is not None:
             _patiently(work, lambda: _retire(work, work.made_shadow()))
+            failpoint("live.retired")
         placed = Shadow.from_json((row.shadow if work.phase is Phase.LIVE else row.reverse) or {})
         for item in placed.set_aside:
             if item.moment == "after":
@@ -81,6 +85,7 @@ def follow(work: Work) -> bool:
     """
     void_ours(work)
     over = time.monotonic() + _window_left(work)
+    retried = time.monotonic()
     while not work.swap_wanted:
         if work.finalize_wanted or not work.stay:
             return False
@@ -90,6 +95,10 @@ def follow(work: Work) -> bool:
             )
             return False
         work.control.checkpoint()
+        if time.monotonic() - retried > RETRY_QUARANTINE_EVERY:
+            if work.spool.quarantined(work.state) <= _RETRIED:
+                work.spool.retry_quarantined(work.state)
+            retried = time.monotonic()
         if not apply_pending(work):
             work.breathe()
     return True

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from restructure.catalog.spool import Spool
+from restructure.checks.table.way_back import never_filled
 from restructure.engine.sides import as_source, kept
 from restructure.engine.transform import Transform
 from restructure.model.names import STATE_SCHEMA, Names
@@ -26,13 +27,15 @@ class ReturningColumn:
 
     ``how`` is "filled" by ``expression`` over the new row, "kept" where the new table has nothing
     of it, "lost" where what is written after the cutover does not reach it, or "generated".
-    ``default`` is what a "kept" or "lost" column of a new row gets, None for NULL.
+    A "kept" or "lost" column of a row that is new then gets ``default``, None for NULL. Where it
+    takes no NULL, such a ``row_refused`` cannot go back.
     """
 
     column: str
     how: str
     expression: str | None = None
     default: str | None = None
+    row_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,7 @@ class BackComposer:
         if self._mapping is None:
             because = self._back.why if self._back and self._window else "revert_window is 0"
             return WayBackPreview(because, window)
-        filled = {column.name: column.expression for column in self._mapping.filled}
-        lost = self._back.lost if self._back else ()
-        columns = tuple(self._returning(c, filled, lost) for c in self._source.columns)
+        columns = tuple(self._returning())
         return WayBackPreview("", window, columns)
 
     def before_lock(self) -> Iterator[PlannedStep]:
@@ -149,13 +150,17 @@ class BackComposer:
         assert self._mapping is not None
         return kept(self._source, self._mapping)
 
-    def _returning(
-        self, column: Column, filled: dict[str, str], lost: tuple[str, ...]
-    ) -> ReturningColumn:
-        if column.name in filled:
-            return ReturningColumn(column.name, "filled", filled[column.name])
-        if column.generated:
-            return ReturningColumn(column.name, "generated")
-        default = column.default_sql or ("its identity" if column.identity else None)
-        how = "lost" if column.name in lost else "kept"
-        return ReturningColumn(column.name, how, default=default)
+    def _returning(self) -> Iterator[ReturningColumn]:
+        assert self._mapping is not None and self._back is not None
+        filled = {column.name: column.expression for column in self._mapping.filled}
+        refused = never_filled(self._connection, self._source, self._mapping)
+        for column in self._source.columns:
+            name = column.name
+            if name in filled:
+                yield ReturningColumn(name, "filled", filled[name])
+            elif column.generated:
+                yield ReturningColumn(name, "generated")
+            else:
+                default = "its next identity value" if column.identity else column.default_sql
+                how = "lost" if name in self._back.lost else "kept"
+                yield ReturningColumn(name, how, default=default, row_refused=name in refused)

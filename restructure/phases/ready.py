@@ -30,6 +30,8 @@ def run(work: Work) -> bool:
             if work.verify_wanted is not None:
                 _verify(work, verifying)
             elif work.swap_wanted:
+                if _due(work, verifying):
+                    _verify(work, verifying)
                 if _allowed(work):
                     return True
             elif not work.stay:

@@ -128,7 +128,7 @@ class _Derivation:
             )
         equals = _equality_across(self.connection, old.type_oid, new.type_oid)
         if equals is None:
-            return f"no index finds a {old.type_sql} by a {new.type_sql}"
+            return f"no index on {old.name} ({old.type_sql}) finds a value of type {new.type_sql}"
         return KeyPair(
             new.name,
             old.name,

@@ -16,6 +16,7 @@ import pytest
 
 from tests.fix_server import FreshServer
 from tests.pipeline.test_kills import command, finished, phase_of, plan_file
+from tests.pipeline.tool import leftovers
 from tests.workload import Workload, seed
 
 ROWS = 3_000
@@ -102,3 +103,48 @@ def test_no_schedule_of_cutovers_and_reverts_loses_or_doubles_a_write(
         load.stop()
         with psycopg.connect(dsn) as session:
             load.assert_complete(session)
+
+
+MOMENTS = (
+    "way back.stream",
+    "cutover.prepared",
+    "cutover.locked",
+    "cutover.drained",
+    "cutover.swapped",
+    "cutover.before commit",
+    "cutover.after commit",
+    "live.dropped",
+    "live.retired",
+)
+"""In the order in which a revert, and then whoever goes on with it, passes them."""
+
+
+@pytest.mark.timeout(600)
+def test_a_kill_at_every_moment_of_a_revert_and_of_the_end(
+    database: str, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    seed(connection, ROWS)
+    plan = plan_file(tmp_path, NAME)
+    with Workload(database, ROWS) as load:
+        code, stderr = finished(command(database, "run", plan, "--cutover", "--then", "leave"))
+        assert code == 0, stderr
+        for moment in MOMENTS:
+            words = ("revert", NAME, "--then", "leave")
+            code, stderr = finished(command(database, *words, failpoint=f"{moment}=kill"))
+            assert code == -9, f"{moment} was not reached: {stderr}"
+        code, stderr = finished(command(database, *words))
+        assert code == 0, stderr
+        load.wait_for_writes(20)
+        code, stderr = finished(command(database, "cutover", NAME, "--then", "leave"))
+        assert code == 0, stderr
+        load.wait_for_writes(20)
+        load.stop()
+        load.assert_complete(connection)
+    for moment in ("finalize.streams", "removal.dropped"):
+        words = ("finalize", NAME, "--yes")
+        code, stderr = finished(command(database, *words, failpoint=f"{moment}=kill"))
+        assert code == -9, f"{moment} was not reached: {stderr}"
+    code, stderr = finished(command(database, *words))
+    assert code == 0, stderr
+    left = [thing for thing in leftovers(database) if thing != "schema restructure"]
+    assert left == []

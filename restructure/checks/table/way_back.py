@@ -32,7 +32,7 @@ def find(connection: Connection, source: Table, shadow: Shadow) -> Iterator[Find
         return
     if back.lost:
         yield _lost(source, back.lost)
-    empty = list(_never_filled(connection, source, back.mapping))
+    empty = never_filled(connection, source, back.mapping)
     if empty:
         yield _refused(source, empty)
 
@@ -40,7 +40,7 @@ def find(connection: Connection, source: Table, shadow: Shadow) -> Iterator[Find
 def _lost(source: Table, columns: tuple[str, ...]) -> Finding:
     return Finding(
         NAME,
-        f"a revert would not bring back what is written after the cutover of {_named(columns)} of "
+        f"a revert would not bring back what is written after the cutover of {', '.join(columns)} of "
         f"{source.relation}: nothing says how to make that from a row of the new table",
         f"Say it under reverse, for example {columns[0]}: the expression over the new row that has "
         "its value. Without it a revert needs --accept-loss.",
@@ -52,28 +52,26 @@ def _refused(source: Table, columns: list[str]) -> Finding:
     takes = "is NOT NULL and has" if len(columns) == 1 else "are NOT NULL and have"
     return Finding(
         NAME,
-        f"rows inserted after the cutover could not go back to {source.relation}: {_named(columns)} "
+        f"rows inserted after the cutover could not go back to {source.relation}: {', '.join(columns)} "
         f"{takes} no default, and no column of the new table fills "
         f"{'it' if len(columns) == 1 else 'them'}",
-        f"Say under reverse what such a row shall have, for example {columns[0]}: an expression "
-        f"over the new row. Or give {columns[0]} a DEFAULT in the table as it is.",
+        f"Give {columns[0]} a DEFAULT before the job begins, for such rows; or say under reverse how it "
+        "is made of a row of the new table, which then goes for every row that is changed.",
         refuses=False,
     )
 
 
-def _never_filled(connection: Connection, source: Table, mapping: Mapping) -> Iterator[str]:
+def never_filled(connection: Connection, source: Table, mapping: Mapping) -> list[str]:
+    """The old columns without which a row cannot be, and that a row of the new table does not give."""
     filled = {column.name for column in mapping.filled}
-    for column in source.columns:
-        if column.name not in filled and _needs_value(connection, column):
-            yield column.name
+    return [
+        column.name
+        for column in source.columns
+        if column.name not in filled and _needs_value(connection, column)
+    ]
 
 
 def _needs_value(connection: Connection, column: Column) -> bool:
     fills_itself = column.generated or column.identity or column.default_sql
-    return not fills_itself and (
-        column.not_null or takes_no_null(connection, column.type_oid, column.not_null)
-    )
-
-
-def _named(columns: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(columns)
+    takes_none = column.not_null or takes_no_null(connection, column.type_oid, column.not_null)
+    return takes_none and not fills_itself
