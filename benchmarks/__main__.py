@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import backlog, decoding, idle, never, repack, under_load, verify
+from benchmarks import backlog, decoding, idle, never, repack, reverse, under_load, verify
 from benchmarks.machine import describe_machine, describe_server
 from benchmarks.place import Place, open_place
 from benchmarks.results import Outcome, print_outcomes
@@ -29,6 +29,7 @@ BENCHMARKS: Mapping[str, Callable[[Place, Sizes], Outcome]] = {
     "decoding": decoding.run,
     "repack": repack.run,
     "verify": verify.run,
+    "reverse": reverse.run,
 }
 
 

@@ -196,22 +196,29 @@ def _arena(place: Place) -> Iterator[Arena]:
         session.execute("SET synchronous_commit = off")
         with Tool(source) as tool:
             tool.finish()
-        # after the job is made, which refuses a table in other publications; publication before slot
-        session.execute(f"CREATE PUBLICATION {_PUBLICATION} FOR TABLE orders".encode())
-        session.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (_SLOT,))
-        with psycopg.connect(target, autocommit=True) as there:
-            there.execute(
-                sql.SQL(
-                    "CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {} WITH (enabled = false,"
-                    " create_slot = false, slot_name = {}, copy_data = false, binary = true)"
-                ).format(sql.Literal(source), sql.Identifier(_PUBLICATION), sql.Identifier(_SLOT))
-            )
-            try:
-                yield Arena(place, source, target, session)
-            finally:
-                there.execute("ALTER SUBSCRIPTION bench DISABLE")
-                there.execute("ALTER SUBSCRIPTION bench SET (slot_name = NONE)")
-                there.execute("DROP SUBSCRIPTION bench")
+        with subscribed(session, source, target):
+            yield Arena(place, source, target, session)
+
+
+@contextlib.contextmanager
+def subscribed(session: psycopg.Connection, source: str, target: str) -> Iterator[None]:
+    """A native subscription of ``target`` to the orders of ``source``, at the position of now, disabled."""
+    # after a job is made, which refuses a table in other publications; publication before slot
+    session.execute(f"CREATE PUBLICATION {_PUBLICATION} FOR TABLE orders".encode())
+    session.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (_SLOT,))
+    with psycopg.connect(target, autocommit=True) as there:
+        there.execute(
+            sql.SQL(
+                "CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {} WITH (enabled = false,"
+                " create_slot = false, slot_name = {}, copy_data = false, binary = true)"
+            ).format(sql.Literal(source), sql.Identifier(_PUBLICATION), sql.Identifier(_SLOT))
+        )
+        try:
+            yield
+        finally:
+            there.execute("ALTER SUBSCRIPTION bench DISABLE")
+            there.execute("ALTER SUBSCRIPTION bench SET (slot_name = NONE)")
+            there.execute("DROP SUBSCRIPTION bench")
 
 
 def wait_until_free(session: psycopg.Connection, slot: str) -> None:

@@ -50,7 +50,7 @@ def ours(place: Place, *, rate: int, waits: bool = False) -> Round:
     """The tool, through its cutover. The moment looked at is the whole phase of that name."""
 
     def act(dsn: str) -> tuple[History, Tool]:
-        with Tool(dsn, "--cutover", waits=waits) as tool:
+        with Tool(dsn, "--cutover", "--then", "leave", waits=waits) as tool:
             tool.finish()
         return read_history(dsn), tool
 

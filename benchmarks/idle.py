@@ -29,7 +29,7 @@ def run(place: Place, sizes: Sizes) -> Outcome:
         with place.copy("idle_ours") as dsn:
             place.checkpoint()
             began = time.monotonic()
-            with Tool(dsn, "--cutover", waits=sizes.waits) as tool:
+            with Tool(dsn, "--cutover", "--then", "leave", waits=sizes.waits) as tool:
                 tool.finish()
                 walls.append(time.monotonic() - began)
                 peaks.append(tool.peak_megabytes)
