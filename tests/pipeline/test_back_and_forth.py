@@ -20,7 +20,7 @@ from tests.pipeline.tool import leftovers
 from tests.workload import Workload, seed
 
 ROWS = 3_000
-TURNS = int(os.environ.get("RESTRUCTURE_TURNS", "5"))
+TURNS = int(os.environ.get("RESTRUCTURE_TURNS", "4"))
 NAME = "items"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from restructure.catalog import job as jobs
 from restructure.catalog.job import Job
+from restructure.cli.status import standing_lines
 from restructure.errors import LossyRevert, WayBackLost
 from restructure.model.phase import Phase
 from restructure.model.wish import Wish
@@ -133,6 +134,9 @@ def test_rows_that_the_old_shape_cannot_hold_are_told_by_key_and_stop_nothing(
 ) -> None:
     for statement in UNFIT.values():
         live.execute(statement)
+    unread = standing(database)
+    assert unread.way_back is not None and not unread.way_back.certain
+    assert "nobody reads now" in "".join(standing_lines(unread))
     written = value(live, "SELECT pg_current_wal_lsn()::text")
     with Tool(database, PLAN, Wish(stay=True)) as tool:
         tool.until(lambda: standing(database).quarantined_keys >= 3)
@@ -149,6 +153,7 @@ def test_rows_that_the_old_shape_cannot_hold_are_told_by_key_and_stop_nothing(
         )
         found = standing(database)
         assert found.way_back is not None and found.way_back.open
+        eventually(lambda: getattr(standing(database).way_back, "certain", False), "all is applied")
         with pytest.raises(LossyRevert) as refused:
             jobs.store(live, found_id(live), request="revert")
             tool.finish()
@@ -296,6 +301,27 @@ def test_a_longer_key_goes_back_to_the_shorter_one(database: str, connection: Se
 
     assert rows(connection, "SELECT id, at, body FROM t ORDER BY id") == expected
     assert value(connection, "SELECT relkind::text FROM pg_class WHERE oid = 't'::regclass") == "r"
+
+
+def test_partitions_come_back_to_where_they_were(database: str, connection: Session) -> None:
+    connection.execute("CREATE SCHEMA archive")
+    connection.execute(
+        "CREATE TABLE t (id integer, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);"
+        " CREATE TABLE archive.t_old PARTITION OF t FOR VALUES FROM (MINVALUE) TO ('2026-01-01');"
+        " CREATE TABLE t_new PARTITION OF t FOR VALUES FROM ('2026-01-01') TO (MAXVALUE);"
+        " INSERT INTO t SELECT n, '2025-12-20'::date + n FROM generate_series(1, 30) n"
+    )
+    run(
+        database,
+        "name: t\ntable: t\ncreate: CREATE TABLE t (id integer, at date, PRIMARY KEY (id, at))\n",
+    )
+    connection.execute("DELETE FROM t WHERE id = 1")
+    connection.execute("INSERT INTO t VALUES (40, '2024-04-04')")
+
+    attend(database, revert=True)
+
+    assert value(connection, "SELECT count(*) FROM archive.t_old") == 11
+    assert value(connection, "SELECT count(*) FROM t_new") == 19
 
 
 def gone(dsn: str) -> bool:

@@ -75,10 +75,10 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         *(_retire(connection, member, names.retired_schema) for member in old),
         *_settle(connection, old, new),
         *_forsake(connection, old, names.retired_schema),
+        *_unguard(connection, old, new),
         *sequences.after,
         *(Step(aside.statement, aside.lock, f"{aside.name} comes only now") for aside in made),
         *_comments(connection, old, new, made),
-        *_unguard(connection, old, new),
         *([carrying.look_in_place(), *up] if up else ()),
         *_guard(connection, source, old, new, names.retired_schema),
     )
@@ -89,6 +89,7 @@ def swap_steps(connection: Connection, source: Table, shadow: Shadow, names: Nam
         steps,
         tuple(aside for part in parts for aside in part.later),
         (
+            *_stray(connection, old, new),
             *keys_to_come_back(connection, source),
             *identities_to_come_back(connection, source),
             *sequences.back,
@@ -116,6 +117,22 @@ def _settle(
     for member in new:
         place = final_place(member.relation, new[0].relation, old)
         yield _move(connection, member.relation, place.schema, "the shadow takes its place")
+
+
+def _stray(
+    connection: Connection, old: tuple[Member, ...], new: tuple[Member, ...]
+) -> Iterator[SetAside]:
+    """Partitions in a schema of their own that nothing of the new table stands for.
+
+    Should they come back, they come beside the root, as whatever is new there does.
+    """
+    home = old[0].relation.schema
+    taken = {place.oid for m in new if (place := counterpart(m.relation, new[0].relation, old))}
+    for member in old:
+        if member.relation.schema != home and member.relation.oid not in taken:
+            there = replace(member.relation, schema=home)
+            step = _move(connection, there, member.relation.schema, "where it was")
+            yield SetAside("swap", member.relation.name, step.text, step.lock)
 
 
 def _move(connection: Connection, table: Relation, schema: str, why: str) -> Step:
