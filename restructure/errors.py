@@ -90,9 +90,14 @@ class PreflightRefused(RestructureError):
 
 
 class VerifyMismatch(RestructureError):
-    """The shadow table is not the transform of the source table."""
+    """The shadow table is not the transform of the source table.
+
+    ``differing`` keys were found, at least; ``keys`` are the first of them, as texts.
+    """
 
     exit_code = 4
+    differing = 0
+    keys: tuple[tuple[str | None, ...], ...] = ()
 
 
 class NotNow(RestructureError):

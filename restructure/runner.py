@@ -26,6 +26,7 @@ from restructure.errors import (
     Retryable,
     SchemaDrift,
     StreamGap,
+    VerifyMismatch,
 )
 from restructure.model.names import Direction, Names
 from restructure.model.phase import Phase, direction, source_serves
@@ -219,7 +220,7 @@ class Runner:
         _start_capture(work)
         try:
             walk.follow(work, guard)
-        except psycopg.Error:
+        except (psycopg.Error, VerifyMismatch):
             _explain(work, guard)
             raise
 
@@ -264,9 +265,10 @@ def _guard(work: Work) -> Guard:
 
 
 def _explain(work: Work, guard: Guard) -> None:
-    """Raise SchemaDrift where a statement failed because the source is not what it was.
+    """Raise SchemaDrift where something failed because the source is not what it was.
 
-    A dropped column makes the copy fail before the watch has seen why.
+    A dropped column makes the copy fail, a new partition makes rows differ, before the watch has
+    seen why.
     """
     with contextlib.suppress(psycopg.Error, Retryable), work.connect("drift") as session:
         if direction(Phase(jobs.reload(session, work.job.id).phase)) is work.direction:

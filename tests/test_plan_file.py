@@ -59,6 +59,15 @@ def test_a_plan_goes_through_the_catalog_and_comes_back_the_same() -> None:
     assert Plan.from_json(plan.to_json()) == plan
 
 
+@pytest.mark.parametrize(
+    ("written", "hours"), [("0", 0), ("0s", 0), ("24h", 24), ("7d", 168)], ids=str
+)
+def test_a_way_back_may_be_kept_for_any_time_and_for_none(written: str, hours: int) -> None:
+    plan = parse_plan(LEAST + f"cutover: {{revert_window: {written}}}\n").plan
+    assert plan.cutover.revert_window == timedelta(hours=hours)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
 def test_an_empty_alter_is_a_plan_that_only_makes_the_table_anew() -> None:
     assert parse_plan(LEAST).plan.alter == ()
 
@@ -141,6 +150,16 @@ REFUSED = {
     "a zero duration": (LEAST + "cutover: {lock_timeout: 0s}\n", "4:11", "greater than"),
     "an endless duration": (LEAST + "cutover: {lock_budget: 9999d}\n", "4:11", "at most"),
     "a bare size": (LEAST + "throttle: {wal_retained: 20}\n", "4:12", "needs its unit"),
+    "a time of going back without its unit": (
+        LEAST + "cutover: {revert_window: 5}\n",
+        "4:11",
+        "needs its unit",
+    ),
+    "a try for the lock that waits for ever": (
+        LEAST + "cutover: {lock_timeout: 0s}\n",
+        "4:11",
+        "lock_timeout",
+    ),
     "an odd size": (LEAST + "throttle: {wal_retained: 20 boxes}\n", "4:12", "a number and a unit"),
     "a limit below": (
         LEAST + "throttle: {wal_retained: 2GB, wal_limit: 1GB}\n",

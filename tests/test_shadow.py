@@ -8,14 +8,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from restructure.errors import NotNow, OperatorNeeded, PlanError, UsageError
+from restructure.errors import NotNow, PlanError, UsageError
 from restructure.model.names import Names
 from restructure.plan.load import parse_plan
 from restructure.postgres.script import Script
-from restructure.shape.shadow import Shadow, build_shadow, drop_shadow
+from restructure.shape.shadow import Shadow, build_shadow
 from restructure.shape.starter import starter_plan
 from restructure.shape.table import read_relation, read_table
-from tests.shape_workbench import JOB, SCHEMA, build, copy, finish, plan, refusal, swap, tables
+from tests.shape_workbench import JOB, SCHEMA, build, copy, finish, plan, refusal, swap
 
 RICH = """
 CREATE TABLE customers (id int PRIMARY KEY, region text NOT NULL, UNIQUE (region, id));
@@ -562,31 +562,6 @@ def test_a_shadow_schema_that_is_there_is_not_taken(simple: psycopg.Connection) 
     build(simple, plan())
     with pytest.raises(UsageError, match="exists already"):
         build(simple, plan())
-
-
-def test_a_shadow_is_dropped_and_dropping_again_is_safe(connection: psycopg.Connection) -> None:
-    connection.execute(TREE)
-    before = tables(connection)
-    build(connection, plan())
-    for _ in range(2):
-        with connection.transaction():
-            drop_shadow(Script(connection), Names.of(JOB))
-    assert [row[:3] for row in tables(connection)] == [row[:3] for row in before]
-
-
-def test_what_somebody_built_on_the_shadow_is_not_dropped(simple: psycopg.Connection) -> None:
-    build(simple, plan())
-    simple.execute(f"CREATE VIEW v AS SELECT * FROM {SCHEMA}.t")
-    with pytest.raises(OperatorNeeded, match="view v"), simple.transaction():
-        drop_shadow(Script(simple), Names.of(JOB))
-
-
-def test_dropping_leaves_the_table_that_serves(simple: psycopg.Connection) -> None:
-    source = read_table(simple, "t")
-    swap(simple, source, build(simple, plan(), source))
-    with simple.transaction():
-        drop_shadow(Script(simple), Names.of(JOB))
-    assert simple.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
 def test_an_old_invalid_index_is_not_cloned(simple: psycopg.Connection) -> None:

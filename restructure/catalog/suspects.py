@@ -100,9 +100,10 @@ class Suspects:
     def listed(self, connection: Connection, most: int) -> list[list[str | None]]:
         """The first of those that are sure, as texts: keys may be shown, values never."""
         rows = connection.execute(
-            sql.SQL("SELECT {} FROM {} WHERE sure ORDER BY id LIMIT %s").format(
+            sql.SQL("SELECT {} FROM {} WHERE sure ORDER BY {} LIMIT %s").format(
                 _COMMA.join(sql.SQL("{}::text").format(column) for column in self.columns),
                 self.table,
+                _COMMA.join(self.columns),
             ),
             (most,),
         ).fetchall()

@@ -85,12 +85,15 @@ def mismatch(job: str, found: Verification) -> VerifyMismatch:
     )
     least = "at least " if found.at_least else ""
     more = f" and {found.differing - len(found.keys):,} more" * (found.differing > len(found.keys))
-    return VerifyMismatch(
+    error = VerifyMismatch(
         f"the rows of {least}{found.differing:,} key{'s' * (found.differing != 1)} are not what the"
         f" transform makes of the source: {keys}{more}",
         hint="Did somebody write to the new table? "
         f"restructure verify {job} --repair makes these rows anew.",
     )
+    error.differing = found.differing
+    error.keys = tuple(tuple(key) for key in found.keys)
+    return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,11 @@ def abort(
     job: JobArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Give a job up before its cutover: remove all it made. Asks first.
+    """Give a job up before its cutover or after a revert: remove all it made. Asks first.
 
-    Drops the slot, the publication, the shadow table with its schema, and the job's state. Your
-    table is not touched. What was copied is lost; running the plan again starts from the beginning.
-    There is no undo.
+    Drops slots, publications, the new table with its schema, and the job's state. The table that
+    clients use is not touched. What was copied is lost; running the plan again starts from the
+    beginning. There is no undo.
     """
     call = invocation(context)
     with call.session() as connection:
@@ -80,8 +80,9 @@ def _refuse_after_swap(job: Job) -> None:
     if not source_serves(phase):
         raise UsageError(
             f"job {job.name} is {phase}: there is nothing to abort",
-            hint=f"The old table stands in schema {job.names.retired_schema}; "
-            f"restructure finalize {job.name} drops it."
+            hint=f"restructure finalize {job.name} drops the old table, in schema "
+            f"{job.names.retired_schema}"
+            + (f"; restructure revert {job.name} goes back to it." if not job.given_up else ".")
             if phase is Phase.LIVE
             else "`restructure status` shows it.",
         )

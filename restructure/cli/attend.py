@@ -74,7 +74,9 @@ def _next(standing: Standing) -> Iterator[str]:
         if standing.way_back is not None and standing.way_back.open:
             yield f"  next         restructure revert {name}"
             yield "                   go back to the old table with all that was written since"
-        yield f"  {'' if standing.way_back and standing.way_back.open else 'next':<11}  restructure finalize {name}"
+            yield f"               restructure finalize {name}"
+        else:
+            yield f"  next         restructure finalize {name}"
         yield "                   when nobody needs the old table any more; there is no undo"
     elif source_serves(standing.phase) and standing.attendant is None:
         yield f"  next         restructure cutover {name}"

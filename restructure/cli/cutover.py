@@ -23,8 +23,8 @@ def cutover(context: typer.Context, job: JobArgument, then: ThenOption = Then.ST
     clients go on with the old table.
 
     If a process attends the job already, it is asked to do it and this command shows how it goes;
-    else this command does it. Afterwards the old table is kept in a schema of its own, in step with
-    the new one, until the job is finalized.
+    else this command does it. Afterwards it stays (see --then) and keeps the old table in step with
+    the new one, for as long as the plan's `cutover.revert_window` says or until the job is finalized.
 
     Undo: restructure revert JOB.
     """

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
-
-import structlog
-from structlog.typing import EventDict, WrappedLogger
+from typing import TYPE_CHECKING
 
 from restructure.cli.render import Output
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 def configure(verbosity: int, output: Output) -> None:
     """Send the log to stderr: warnings, with -v more, with -vv everything."""
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler(output)]
+    root.setLevel(_LEVELS[min(verbosity, len(_LEVELS) - 1)])
+
+
+def _formatter(output: Output) -> logging.Formatter:
+    # it takes a sixth of the start of a command, which seldom logs anything
+    import structlog  # noqa: PLC0415
 
     def hide(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
         return {
@@ -21,7 +30,7 @@ def configure(verbosity: int, output: Output) -> None:
             for key, value in event.items()
         }
 
-    formatter = structlog.stdlib.ProcessorFormatter(
+    return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
@@ -34,11 +43,6 @@ def configure(verbosity: int, output: Output) -> None:
             structlog.dev.ConsoleRenderer(colors=output.animated),
         ],
     )
-    handler = _Handler(output)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[min(verbosity, len(_LEVELS) - 1)])
 
 
 class _Handler(logging.Handler):
@@ -49,4 +53,6 @@ class _Handler(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.formatter is None:
+            self.formatter = _formatter(self._output)
         self._output.note(self.format(record))

@@ -26,8 +26,8 @@ _EFFECT = {
 
 
 def plan(context: typer.Context, plan: PlanArgument) -> None:
-    """Show what a run would do: each statement, its lock, why; the space needed and a guess of the
-    time.
+    """Show what a run would do: each statement, its lock, why; the space, a guess of the time, and
+    what a revert would bring back.
 
     Changes nothing: what must be tried to be known is tried in a transaction that is rolled back.
     """

@@ -109,7 +109,8 @@ def _verified(verification: dict[str, Any] | None) -> Iterator[str]:
     yield "| from | rows | checksum |"
     yield "|---|---|---|"
     for each in ranges[:_SHOWN_RANGES]:
-        yield f"| {each['low']} | {each['rows']:,} | {each['checksum']} |"
+        low = "the lowest key" if each["low"] is None else each["low"]
+        yield f"| {low} | {each['rows']:,} | {each['checksum']} |"
     if len(ranges) > _SHOWN_RANGES:
         yield f"| … and {len(ranges) - _SHOWN_RANGES:,} more, in the JSON | | |"
     yield ""

@@ -18,7 +18,13 @@ from rich.console import Console
 from rich.text import Text
 
 from restructure.cli.secrecy import redact
-from restructure.errors import Finding, PlanError, PreflightRefused, RestructureError
+from restructure.errors import (
+    Finding,
+    PlanError,
+    PreflightRefused,
+    RestructureError,
+    VerifyMismatch,
+)
 
 SCHEMA_VERSION = 1
 
@@ -143,6 +149,9 @@ def error_document(error: RestructureError) -> dict[str, Any]:
     if isinstance(error, PlanError) and error.place is not None:
         place = error.place
         document["place"] = {"file": place.file, "line": place.line, "column": place.column}
+    if isinstance(error, VerifyMismatch):
+        document["differing"] = error.differing
+        document["keys"] = [list(key) for key in error.keys]
     if isinstance(error, PreflightRefused):
         document["findings"] = [finding_document(finding) for finding in error.findings]
     return document

@@ -11,7 +11,7 @@ from restructure.cli.asking import ask
 from restructure.cli.attend import attend, report
 from restructure.cli.invocation import invocation
 from restructure.cli.status import JobArgument
-from restructure.cli.then import Then, ThenOption
+from restructure.cli.then import Then, ThenAfterRevertOption
 from restructure.engine.work import REVERT, REVERT_WITH_LOSS
 from restructure.errors import NotNow, OperatorNeeded, UsageError
 from restructure.model.phase import Phase
@@ -25,16 +25,17 @@ def revert(
         bool,
         typer.Option(
             "--accept-loss",
-            help="Go back although rows that the old shape cannot hold are lost by it, for good.",
+            help="Go back although something is lost by it, for good: rows that the old shape cannot "
+            "hold are in neither table then.",
         ),
     ] = False,
-    then: ThenOption = Then.STAY,
+    then: ThenAfterRevertOption = Then.STAY,
 ) -> None:
     """Go back: swap the old table in again, with everything that was written since the cutover.
 
-    A cutover in the other direction: the same short lock, tries and checks. Refuses (exit 6) where
-    rows would be lost; status says at any time whether that is so. The job can cut over again
-    afterwards, and can be aborted.
+    A cutover in the other direction: the same short lock, tries and checks, and whatever fails
+    rolls back. Refuses (exit 6) where something would be lost; status says at any time whether that
+    is so, and of which keys. Afterwards the job can cut over again, or be aborted.
 
     Undo: restructure cutover JOB.
     """

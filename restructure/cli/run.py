@@ -40,7 +40,8 @@ def run(
     start_over: Annotated[
         bool,
         typer.Option(
-            "--start-over", help="Abort the job first if it exists (before its cutover only)."
+            "--start-over",
+            help="Abort the job first if it exists (not while the new table serves).",
         ),
     ] = False,
 ) -> None:

@@ -40,6 +40,7 @@ def status(
 ) -> None:
     """Show how far each job is, what is pending, and what it holds on the server.
 
+    After a cutover also whether a revert would lose anything, and until when there is a way back.
     Changes nothing. With --watch and --output json it prints one document per line.
     """
     call = invocation(context)
@@ -106,7 +107,7 @@ def standing_lines(standing: Standing, *, detailed: bool = True) -> Iterator[str
     if standing.verification:
         yield from _verification(standing, standing.verification)
     if standing.receipt:
-        yield f"  cutover      {words.receipt(standing.receipt)}"
+        yield f"  {standing.receipt.get('swap', 'cutover'):<11}  {words.receipt(standing.receipt)}"
     if standing.retired:
         yield f"  old table    {standing.retired}; restructure finalize {standing.name} drops it"
     if detailed:
@@ -136,8 +137,17 @@ def _course(standing: Standing) -> Iterator[str]:
     if standing.request:
         yield f"  asked for    {standing.request}"
     if way_back is not None and way_back.until is not None:
-        yield f"  way back     revert would lose {way_back.would_lose or 'nothing'}"
+        yield f"  way back     revert would lose {way_back.would_lose or 'nothing'}{_known(standing)}"
         yield f"               kept open until {way_back.until.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _known(standing: Standing) -> str:
+    """How far what is said of a revert holds; a revert itself looks at everything first."""
+    if standing.way_back is None or standing.way_back.certain:
+        return ""
+    if standing.attendant is None:
+        return ", of what was read so far: nobody reads now"
+    return f", of what is applied so far: {standing.pending_keys:,} keys are not"
 
 
 def _lag(standing: Standing) -> Iterator[str]:

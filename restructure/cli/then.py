@@ -25,3 +25,13 @@ ThenOption = Annotated[
         "table."
     ),
 ]
+
+ThenAfterRevertOption = Annotated[
+    Then,
+    typer.Option(
+        metavar="<stay|leave>",
+        help="After the swap: stay keeps the new table in step, so that the job can cut over again, "
+        "until told otherwise (cutover, abort, Ctrl-C); leave ends at once, and the server keeps WAL "
+        "until somebody attends the job again or aborts it.",
+    ),
+]

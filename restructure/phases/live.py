@@ -11,6 +11,7 @@ from psycopg import sql
 
 from restructure.catalog import job as jobs
 from restructure.catalog.spool import Spool
+from restructure.catalog.suspects import Suspects
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
 from restructure.errors import OperatorNeeded
@@ -49,6 +50,7 @@ def aftermath(work: Work) -> None:
             lambda: _execute(work, sql.SQL("ANALYZE {}").format(work.source.relation.identifier)),
         )
     Spool(work.names.other, ()).drop(work.state)
+    Suspects(work.names.other, 0).drop(work.state)
     if row.aftermath:
         jobs.store(work.state, work.job.id, request=None, aftermath=False)
         work.tell("done", retired=f"{work.names.shadow_schema}.{work.source.relation.name}")

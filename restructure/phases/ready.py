@@ -23,7 +23,7 @@ def run(work: Work) -> bool:
 
     Raises VerifyMismatch where rows differ, and nobody asked to stay all the same.
     """
-    with contextlib.closing(Verifying(work)) as verifying:
+    with contextlib.closing(Verifying(work, _compared(work))) as verifying:
         if work.verify_wanted is None and _due(work, verifying):
             work.verify_wanted = VERIFY
         while True:
@@ -38,6 +38,17 @@ def run(work: Work) -> bool:
                 return False
             else:
                 _follow(work, verifying)
+
+
+def _compared(work: Work) -> set[str] | None:
+    """After a revert, the columns that both tables hold: the others may have been written by clients
+    while the new table served, and the way back does not carry them."""
+    shadow = work.made_shadow()
+    back = shadow.back.mapping if shadow.back is not None else None
+    if work.job.swapped_at is None or back is None:
+        return None
+    returned = {(column.name, column.origin) for column in back.filled}
+    return {c.name for c in shadow.mapping.filled if (c.origin, c.name) in returned}
 
 
 def _due(work: Work, verifying: Verifying) -> bool:

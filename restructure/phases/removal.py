@@ -10,7 +10,7 @@ from psycopg import sql
 from restructure.errors import NotNow, OperatorNeeded
 from restructure.model.failpoint import failpoint
 from restructure.postgres.connect import Connection
-from restructure.postgres.said import said
+from restructure.postgres.said import refusal
 
 _LOCK_TIMEOUT = "5s"
 _BIG = 1 << 30
@@ -24,35 +24,45 @@ def remove_schema(
 
     No lock is held for longer than one of them takes. ``announce`` is told name and bytes of a
     large table. Raises NotNow where something is in use, OperatorNeeded where something that is
-    not ours depends on it.
+    not ours depends on it, or PostgreSQL refuses for another reason.
     """
     left = connection.execute(_STANDING, [schema]).fetchall()
     while left:
-        kept = []
-        refused: pg.Error | None = None
+        kept, whys = [], []
         for kind, name, size in left:
             if size > _BIG:
                 announce(name, size)
-            try:
-                _drop(connection, kind, name)
+            refused = _drop(connection, kind, name)
+            if refused is None:
                 failpoint("removal.dropped")
-            except pg.DependentObjectsStillExist as error:
-                kept.append((kind, name, size))  # perhaps by what comes later in the list
-                refused = error
-        if refused is not None and len(kept) == len(left):
-            raise OperatorNeeded(
-                f"something depends on what is to be dropped: {said(refused)}",
-                hint="Drop that first, if nobody needs it, and run the same command again.",
-            ) from refused
+            else:
+                kept.append((kind, name, size))  # perhaps for what comes later in the list
+                whys.append(refused)
+        if len(kept) == len(left):
+            raise _stays(whys)
         left = kept
-    _drop(connection, "SCHEMA", sql.Identifier(schema).as_string(connection))
+    last = _drop(connection, "SCHEMA", sql.Identifier(schema).as_string(connection))
+    if last is not None:
+        raise _stays([last])
 
 
-def _drop(connection: Connection, kind: str, name: str) -> None:
+def _stays(whys: list[str]) -> OperatorNeeded:
+    return OperatorNeeded(
+        f"not all could be dropped: {'; '.join(dict.fromkeys(whys))}",
+        hint="Where something depends on it, drop that first, if nobody needs it. Then run the same "
+        "command again.",
+    )
+
+
+def _drop(connection: Connection, kind: str, name: str) -> str | None:
+    """Drop one thing. Why PostgreSQL refuses, None where it is gone."""
+
+    def drop() -> None:
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+        connection.execute(sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.SQL(name)))
+
     try:
-        with connection.transaction():
-            connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
-            connection.execute(sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.SQL(name)))
+        return refusal(connection, drop)
     except pg.LockNotAvailable as error:
         raise NotNow(
             f"{kind.lower()} {name} is in use and could not be dropped",
@@ -66,7 +76,7 @@ WITH here AS (SELECT pg_catalog.to_regnamespace(pg_catalog.quote_ident(%s)) AS o
 standing (kind, identity, size, oid, classid) AS (
     SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
                           WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END,
-           pg_catalog.format('%%I.%%I', c.relnamespace::pg_catalog.regnamespace, c.relname),
+           pg_catalog.format('%%s.%%I', c.relnamespace::pg_catalog.regnamespace, c.relname),
            CASE WHEN c.relkind IN ('r', 'm') THEN pg_catalog.pg_table_size(c.oid) ELSE 0 END,
            c.oid, c.tableoid
     FROM here JOIN pg_catalog.pg_class c ON c.relnamespace = here.oid
@@ -76,7 +86,7 @@ standing (kind, identity, size, oid, classid) AS (
            p.tableoid
     FROM here JOIN pg_catalog.pg_proc p ON p.pronamespace = here.oid
     UNION ALL
-    SELECT 'STATISTICS', pg_catalog.format('%%I.%%I', s.stxnamespace::pg_catalog.regnamespace, s.stxname),
+    SELECT 'STATISTICS', pg_catalog.format('%%s.%%I', s.stxnamespace::pg_catalog.regnamespace, s.stxname),
            0, s.oid, s.tableoid
     FROM here JOIN pg_catalog.pg_statistic_ext s ON s.stxnamespace = here.oid
 )

@@ -44,7 +44,8 @@ class Quarantined:
 class WayBackStanding:
     """Of a job that is live. ``open`` until ``until``, or not because of ``why``.
 
-    ``would_lose`` says in words what a revert would lose now, None for nothing.
+    ``would_lose`` says in words what a revert would lose as far as that is known, None for nothing;
+    ``certain`` whether it is known of all that was written: somebody reads it, and none of it waits.
     """
 
     open: bool
@@ -52,6 +53,7 @@ class WayBackStanding:
     why: str | None
     would_lose: str | None
     would_lose_keys: int
+    certain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def read_standing(connection: Connection, dsn: str, job: Job, *, events: int = 1
         quarantined=quarantined[1],
         verification=verified.standing(connection, job.id, job.names),
         retired=_retired(job, phase),
-        way_back=_way_back(connection, job),
+        way_back=_way_back(connection, job, certain=attendant is not None and not pending),
         receipt=job.receipt,
         journal=tuple(journal.recent(connection, job.id, events)),
         created_at=job.created_at,
@@ -193,15 +195,15 @@ def _copied(connection: Connection, job: Job) -> dict[str, Any]:
     }
 
 
-def _way_back(connection: Connection, job: Job) -> WayBackStanding | None:
+def _way_back(connection: Connection, job: Job, *, certain: bool) -> WayBackStanding | None:
     if job.phase != Phase.LIVE:
         return None
     if job.given_up is not None or job.swapped_at is None:
-        return WayBackStanding(False, None, job.given_up, None, 0)
+        return WayBackStanding(False, None, job.given_up, None, 0, True)
     window = parse_plan(job.plan, job.plan_file).plan.cutover.revert_window
     lost = loss(connection, job)
     return WayBackStanding(
-        True, job.swapped_at + window, None, str(lost) if lost else None, lost.keys
+        True, job.swapped_at + window, None, str(lost) if lost else None, lost.keys, certain
     )
 
 

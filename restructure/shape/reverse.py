@@ -120,7 +120,10 @@ class _Derivation:
         new, old = self.shadow.column(pair.target), self.source.column(pair.source)
         assert new is not None and old is not None
         if not any(c.name == old.name and c.origin == new.name for c in filled):
-            return f"nothing fills the key column {old.name} from {new.name}"
+            return (
+                f"the key column {old.name} ({old.type_sql}) is not made of {new.name}"
+                f" ({new.type_sql}), which holds it, by a cast of PostgreSQL's own"
+            )
         if new.name not in {column.name for column in self.shadow.key}:
             return (
                 f"the new table's replica identity does not have {new.name}, by which the old"

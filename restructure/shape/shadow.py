@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from psycopg import errors, sql
 
-from restructure.errors import NotNow, OperatorNeeded, PlanError, UsageError
+from restructure.errors import NotNow, PlanError, UsageError
 from restructure.model.names import Names
 from restructure.plan.load import LoadedPlan
 from restructure.postgres.script import Script
@@ -21,7 +21,7 @@ from restructure.shape.mapping import Mapping, derive_mapping
 from restructure.shape.reverse import derive_way_back
 from restructure.shape.table import Table, read_relation
 
-__all__ = ["Moment", "SetAside", "Shadow", "build_shadow", "drop_shadow"]
+__all__ = ["Moment", "SetAside", "Shadow", "build_shadow"]
 
 
 def build_shadow(script: Script, source: Table, loaded: LoadedPlan, names: Names) -> Shadow:
@@ -72,40 +72,6 @@ def _build(script: Script, source: Table, loaded: LoadedPlan, names: Names) -> S
         table.branches,
         back,
     )
-
-
-def drop_shadow(script: Script, names: Names) -> None:
-    """Drop the shadow schema and the tables in it, in the caller's transaction; safe to repeat.
-
-    After the swap the schema is empty, and the table that serves is not touched. Raises
-    OperatorNeeded where somebody has built on the shadow (a view, say).
-    """
-    tables = script.connection.execute(
-        "SELECT c.relname FROM pg_catalog.pg_class c"
-        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
-        " ORDER BY c.oid",
-        [names.shadow_schema],
-    ).fetchall()
-    schema = sql.Identifier(names.shadow_schema)
-    try:
-        for (table,) in tables:
-            where = sql.Identifier(names.shadow_schema, table)
-            script.run(
-                sql.SQL("DROP TABLE {}").format(where),
-                lock=f"ACCESS EXCLUSIVE on {names.shadow_schema}.{table}",
-                why="the shadow is not needed any more",
-            )
-        script.run(
-            sql.SQL("DROP SCHEMA IF EXISTS {}").format(schema),
-            lock="none",
-            why="the shadow is not needed any more",
-        )
-    except errors.DependentObjectsStillExist as error:
-        raise OperatorNeeded(
-            f"something was built on the shadow: {error.diag.message_detail}",
-            hint="Drop that first, then abort again.",
-        ) from error
 
 
 @contextmanager

@@ -83,6 +83,13 @@ def test_a_server_without_a_free_sender_is_refused_once(fresh_server: FreshServe
     assert silent == []
 
 
+def test_the_second_sender_of_the_way_back_is_missed_in_time(fresh_server: FreshServer) -> None:
+    (found,) = server_findings(fresh_server(max_wal_senders="1").dsn, "free_senders")
+
+    assert not found.refuses
+    assert "revert_window: 0" in found.hint
+
+
 @pytest.mark.parametrize(
     ("sign", "name", "remedy"),
     [

@@ -357,6 +357,13 @@ def test_a_slot_of_the_jobs_name_is_refused(database: str, connection: psycopg.C
 
     assert f"replication slot named restructure_{job}" in found.message
 
+    connection.execute(f"CREATE PUBLICATION restructure_{job}_reverse")
+    connection.execute(f"SELECT pg_create_physical_replication_slot('restructure_{job}_reverse')")
+    try:
+        assert len(table_findings(database, "names_taken", job=job)) == 3
+    finally:  # it is of no database, and would outlive this one
+        connection.execute(f"SELECT pg_drop_replication_slot('restructure_{job}_reverse')")
+
 
 JOBS = """
 CREATE SCHEMA restructure;
@@ -394,19 +401,23 @@ def test_names_of_running_jobs(
     assert [expected in finding.message for finding in found] == ([True] if expected else [])
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("a_b", "a-b"), ("a", "a-reverse"), ("a-retired", "a")], ids=str
+)
 def test_two_jobs_whose_names_become_the_same_are_told_apart(
-    database: str, connection: psycopg.Connection
+    database: str, connection: psycopg.Connection, one: str, other: str
 ) -> None:
     connection.execute(CLEAN + JOBS)
     connection.execute(
-        "INSERT INTO restructure.job VALUES (1, 'a_b', 'copy', 'parent'::regclass, 'public.parent')"
+        "INSERT INTO restructure.job VALUES (1, %s, 'copy', 'parent'::regclass, 'public.parent')",
+        [one],
     )
-    (found,) = table_findings(database, "names_taken", job="a-b")
+    (found,) = table_findings(database, "names_taken", job=other)
 
-    assert "would share its names with job a_b" in found.message
+    assert f"would share its names with job {one}" in found.message
 
     connection.execute("UPDATE restructure.job SET phase = 'aborted'")
-    assert table_findings(database, "names_taken", job="a-b") == []
+    assert table_findings(database, "names_taken", job=other) == []
 
 
 def test_a_table_that_a_subscription_writes_is_refused(

@@ -66,7 +66,8 @@ def test_what_it_finds_nothing_in_goes_through(
 ) -> None:
     plan = strict_plan(tmp_path)
     assert restructure("check", plan, "--data", dsn=database).returncode == 0
-    assert restructure("run", plan, "--cutover", dsn=database).returncode == 0
+    words = ("--cutover", "--then", "leave")
+    assert restructure("run", plan, *words, dsn=database).returncode == 0
     again = restructure("check", plan, "--data", dsn=database)
     assert again.returncode == 2
     assert "under way" in again.stderr

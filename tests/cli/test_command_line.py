@@ -20,9 +20,12 @@ COMMANDS = {
     "init": "Changes nothing",
     "pause": "Undo: resume",
     "plan": "Changes nothing",
+    "receipt": "Changes nothing",
     "resume": "Undo: pause",
+    "revert": "Undo: restructure cutover",
     "run": "Undo: restructure abort",
     "status": "Changes nothing",
+    "verify": "changes nothing without --repair",
 }
 
 

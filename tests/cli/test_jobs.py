@@ -56,7 +56,7 @@ def test_from_a_run_to_the_end(items: psycopg.Connection, database: str, plan: P
     assert key_type(items) == "integer"
 
     items.execute("UPDATE items SET note = 'late' WHERE id = 1")
-    done = restructure("--output", "json", "cutover", "items", dsn=database)
+    done = restructure("--output", "json", "cutover", "items", "--then", "leave", dsn=database)
     assert done.returncode == 0, done.stderr
     assert "lock held" in done.stderr
     job = document(done)["job"]
@@ -66,15 +66,17 @@ def test_from_a_run_to_the_end(items: psycopg.Connection, database: str, plan: P
     assert key_type(items) == "bigint"
     assert items.execute("SELECT note FROM items WHERE id = 1").fetchone() == ("late",)
 
-    assert restructure("cutover", "items", dsn=database).returncode == 0
+    assert job["way_back"]["open"] is True
+    assert job["way_back"]["would_lose"] is None
+    assert restructure("cutover", "items", "--then", "leave", dsn=database).returncode == 0
     assert restructure("abort", "items", "--yes", dsn=database).returncode == 2
-    assert restructure("pause", "items", dsn=database).returncode == 2
 
     unasked = restructure("finalize", "items", dsn=database)
     assert unasked.returncode == 2
     assert "--yes" in unasked.stderr
     assert restructure("finalize", "items", "--yes", dsn=database).returncode == 0
     assert restructure("finalize", "items", "--yes", dsn=database).returncode == 0
+    assert restructure("pause", "items", dsn=database).returncode == 2
     assert left_behind(items) == ["schema restructure"]
 
     again = restructure("run", plan, "--cutover", dsn=database)
@@ -102,7 +104,8 @@ def test_ctrl_c_in_the_copy_and_the_same_command_again(
     stopped = status(database)
     assert stopped["phase"] == "copy"
     assert stopped["attended"] is False
-    assert restructure("run", gate.plan, "--cutover", dsn=database).returncode == 0
+    done = restructure("run", gate.plan, "--cutover", "--then", "leave", dsn=database)
+    assert done.returncode == 0
     assert items.execute("SELECT count(*) FROM items").fetchone() == (ROWS,)
     assert key_type(items) == "bigint"
 
@@ -153,7 +156,15 @@ def test_a_job_that_is_attended_is_asked_for_its_cutover(
         assert done.returncode == 0, done.stderr
         assert "Asked the process" in done.stderr
         assert "lock held" in done.stdout
-        assert tool.finish() == 0
+        tool.said("kept in step")  # the process stays, and keeps the old table in step
+        items.execute("UPDATE items SET note = 'late' WHERE id = 1")
+        back = restructure("revert", "items", dsn=database)
+        assert back.returncode == 0, back.stderr
+        assert key_type(items) == "integer"
+        assert items.execute("SELECT note FROM items WHERE id = 1").fetchone() == ("late",)
+        assert restructure("cutover", "items", dsn=database).returncode == 0
+        tool.interrupt()
+        assert tool.finish() == 130
     assert key_type(items) == "bigint"
 
 
@@ -163,7 +174,7 @@ def test_a_cutover_says_who_blocks_it_and_tries_again(
     assert restructure("run", plan, dsn=database).returncode == 0
     with psycopg.connect(make_conninfo(database, application_name="reporting")) as blocker:
         blocker.execute("SELECT count(*) FROM items")
-        with Running("cutover", "items", dsn=database) as tool:
+        with Running("cutover", "items", "--then", "leave", dsn=database) as tool:
             tool.said("cutover not yet")
             tool.said(f"pid {blocker.info.backend_pid} (")
             assert "reporting" in tool.stderr
@@ -243,7 +254,8 @@ def test_start_over_begins_with_an_empty_shadow(
     other = restructure("run", plan, dsn=database)
     assert other.returncode == 2
     assert "another plan" in other.stderr
-    assert restructure("run", plan, "--cutover", "--start-over", dsn=database).returncode == 0
+    words = ("--start-over", "--cutover", "--then", "finalize")
+    assert restructure("run", plan, *words, dsn=database).returncode == 0
     assert key_type(items) == "numeric"
 
 

@@ -83,6 +83,9 @@ def test_plan_shows_every_statement_and_changes_nothing(
         "MERGE INTO",
         "IN ACCESS EXCLUSIVE MODE",
         "SET SCHEMA",
+        'PUBLICATION "restructure_items_reverse"',
+        "Way back: for 1d",
+        'id ← CAST("items"."id" AS integer)',
     ):
         assert statement in done.stdout
     assert "%" not in done.stdout

@@ -11,6 +11,7 @@ from psycopg import sql
 from restructure.errors import NotNow
 from restructure.model.phase import Phase
 from restructure.model.wish import Wish
+from restructure.runner import Runner
 from tests.pipeline.tool import Tool, run_to_live
 from tests.workload import PLAN, seed
 
@@ -84,6 +85,22 @@ def test_a_prepared_transaction_in_the_way_is_named(
         connection.execute("COMMIT PREPARED 'forgotten'")
         assert tool.finish().phase == Phase.LIVE
     assert connection.execute("SELECT amount FROM items WHERE id = 1").fetchone() == (7,)
+
+
+def test_a_way_back_that_was_made_by_half_is_made_whole_by_the_next_try(
+    database: str, connection: psycopg.Connection
+) -> None:
+    ready(database, connection)
+    with psycopg.connect(database) as other:
+        other.execute("SELECT pg_current_xact_id()")  # no slot is made before it ends
+        with Tool(database, plan() + "stream: {kind: pgoutput, slot_timeout: 300ms}\n") as tool:
+            tool.not_yet("slot")
+            other.rollback()
+            assert tool.finish().phase == Phase.LIVE
+    connection.execute("INSERT INTO items (id, code, amount) VALUES (-1, 'new', 1)")
+    back = Runner(database, lambda *_: None, lambda *_: None).attend("items", Wish(revert=True))
+    assert back.phase == Phase.REVERTED
+    assert connection.execute("SELECT code FROM items WHERE id = -1").fetchone() == ("new",)
 
 
 def test_a_snapshot_from_before_the_copy_is_waited_for(

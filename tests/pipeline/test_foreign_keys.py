@@ -222,12 +222,13 @@ def test_whoever_locks_a_child_and_then_the_table_goes_first(
     run(connection, SCHEMA)
     with (
         Client(database, connection) as client,
+        Gate("way back.stream") as made,  # a slot is not made while somebody writes
         Gate("cutover.locked") as gate,
-        Tool(database, text(), hold="ready entered") as tool,
+        Tool(database, text()) as tool,
     ):
-        tool.held()
+        tool.until(lambda: made.reached)
         client.run("UPDATE child SET note = 'mine' WHERE id = 1")
-        tool.release()
+        made.open()
         tool.until(lambda: gate.reached)
         client.ask("UPDATE t SET note = 'mine' WHERE id = 1")
         gate.open()

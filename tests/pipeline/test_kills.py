@@ -36,16 +36,18 @@ MOMENTS = (
     "verify.range",
     "verify.settled",
     "advance.cutover",
+    "way back.stream",
     "cutover.before lock",
     "cutover.locked",
     "cutover.drained",
     "cutover.swapped",
     "cutover.before commit",
     "cutover.after commit",
-    "live.stopped",
     "live.dropped",
 )
 """In the order in which one job passes them."""
+
+TO_CUTOVER = ("--cutover", "--then", "leave")
 
 
 def command(dsn: str, *words: str, failpoint: str = "") -> subprocess.Popen[bytes]:
@@ -88,19 +90,26 @@ def test_a_kill_at_every_moment_of_one_job(
     with Workload(database, ROWS) as load:
         for moment in MOMENTS:
             code, stderr = finished(
-                command(database, "run", plan, "--cutover", failpoint=f"{moment}=kill")
+                command(database, "run", plan, *TO_CUTOVER, failpoint=f"{moment}=kill")
             )
             assert code == -9, f"{moment} was not reached: {stderr}"
-        code, stderr = finished(command(database, "run", plan, "--cutover"))
+        code, stderr = finished(command(database, "run", plan, *TO_CUTOVER))
         assert code == 0, stderr
         load.wait_for_writes(20)
         load.stop()
         load.assert_complete(connection)
+    for moment in ("finalize.streams", "removal.dropped"):
+        code, stderr = finished(
+            command(database, "finalize", "items", "--yes", failpoint=f"{moment}=kill")
+        )
+        assert code == -9, f"{moment} was not reached: {stderr}"
     code, stderr = finished(command(database, "finalize", "items", "--yes"))
     assert code == 0, stderr
+    assert leftovers(database) == ["schema restructure"]
 
 
-PHASES = ("planned", "setup", "copy", "index", "catchup", "ready", "cutover", "live")
+PHASES = ("planned", "setup", "copy", "index", "catchup", "ready", "cutover", "live", "finalized")
+TO_THE_END = ("--cutover", "--then", "finalize")
 
 
 def wait_for_phase(
@@ -137,9 +146,10 @@ def test_kills_at_random_moments_of_many_jobs(
     with Workload(database, ROWS, seed=chosen, pause=0.006) as load:
         while sum(kills.values()) < KILLS:
             name = f"items-{job}"
-            process = command(database, "run", plan_file(tmp_path, name, shapes(job)), "--cutover")
+            plan = plan_file(tmp_path, name, shapes(job))
+            process = command(database, "run", plan, *TO_THE_END)
             reached = phase_of(connection, name) or "planned"
-            if reached != "live":
+            if reached != "finalized":
                 target = chance.randrange(PHASES.index(reached), len(PHASES))
                 wait_for_phase(connection, name, PHASES[target], process)
                 time.sleep(chance.uniform(0, 0.2))
@@ -151,9 +161,8 @@ def test_kills_at_random_moments_of_many_jobs(
             else:
                 assert code == 0, stderr
                 job += 1
-        code, stderr = finished(
-            command(database, "run", plan_file(tmp_path, f"items-{job}", shapes(job)), "--cutover")
-        )
+        plan = plan_file(tmp_path, f"items-{job}", shapes(job))
+        code, stderr = finished(command(database, "run", plan, *TO_THE_END))
         assert code == 0, stderr
         load.wait_for_writes(20)
         load.stop()
@@ -195,7 +204,7 @@ def test_the_table_is_free_soon_when_the_tool_freezes_under_the_lock(
     finally:
         process.kill()
         finished(process)
-    code, stderr = finished(command(database, "run", plan, "--cutover"))
+    code, stderr = finished(command(database, "run", plan, *TO_CUTOVER))
     assert code == 0, stderr
     assert connection.execute("SELECT code FROM items WHERE id = -1").fetchone() == ("held",)
 

@@ -85,7 +85,14 @@ def test_damage_in_a_column_of_every_type_is_found_and_repaired(
     if not has_xml(connection):
         del kinds["xml"]
     columns = [f"c{n} {kind}" for n, kind in enumerate(kinds, 1)]
-    run(connection, f"CREATE TABLE t (id int PRIMARY KEY, n int, {', '.join(columns)})")
+    rounded = (
+        "price numeric DEFAULT 1.005, code varchar(5) DEFAULT 'ab',"
+        " at timestamp DEFAULT '2026-01-01 00:00:00.5'"
+    )
+    run(
+        connection,
+        f"CREATE TABLE t (id int PRIMARY KEY, n int, {', '.join(columns)}, {rounded})",
+    )
     marks = ", ".join(["%s"] * len(kinds))
     with psycopg.ClientCursor(connection) as cursor:
         cursor.execute(
@@ -93,7 +100,9 @@ def test_damage_in_a_column_of_every_type_is_found_and_repaired(
             [good for good, _ in kinds.values()],
         )
     writes = "UPDATE t SET n = n + 1 WHERE id = 200 + (random() * 200)::int"
-    text = plan("t", alter=["ALTER id TYPE bigint", "ADD twice int"], columns={"twice": "n * 2"})
+    types = {"id": "bigint", "price": "numeric(8, 2)", "code": "char(8)", "at": "timestamp(0)"}
+    alter = [f"ALTER {name} TYPE {kind}" for name, kind in types.items()]
+    text = plan("t", alter=[*alter, "ADD twice int"], columns={"twice": "n * 2"})
     with Writers(database, writes) as writers, staying(database, text) as tool:
         tool.wait_for("verified")
         for number, (_, bad) in enumerate(kinds.values(), 1):

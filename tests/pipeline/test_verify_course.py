@@ -9,8 +9,7 @@ import pytest
 
 from restructure.catalog import job as jobs
 from restructure.catalog import verified
-from restructure.errors import NotNow, VerifyMismatch
-from restructure.model.phase import Phase
+from restructure.errors import VerifyMismatch
 from restructure.model.wish import Wish
 from restructure.phases import reverify
 from tests.pipeline.moments import Gate, eventually, value
@@ -92,7 +91,7 @@ def test_a_pause_ends_a_comparison_at_once(database: str, table: Session) -> Non
 def test_a_truncation_while_it_reads_is_no_damage(database: str, table: Session, rows: int) -> None:
     with staying(database, plan("t", alter=WIDER, verify=SMALL)) as tool:
         tool.wait_for("verified")
-        with Gate("verify.range", skip=3) as gate:
+        with Gate("verify.range") as gate:
             table.execute("UPDATE restructure.job SET request = 'verify'")
             tool.until(lambda: gate.reached)
             run(
@@ -120,7 +119,7 @@ def test_refused_rows_are_no_damage_and_are_counted(database: str, table: Sessio
     """One that a constraint refuses, and one that the transform itself fails on."""
     sections = {"alter": [*WIDER, "ADD n int CHECK (n <> 5)"], "columns": {"n": "100 / (id - 7)"}}
     with staying(database, plan("t", **sections, verify=SMALL)) as tool:
-        assert tool.wait_for("verified") == {"rows": ROWS - 2, "quarantined": 2}
+        assert tool.wait_for("verified") == {"rows": ROWS - 5, "quarantined": 5}
         run(table, "INSERT INTO t VALUES (-13, 'x')")
         assert verify(tool, table).passed
         run(table, f"DELETE FROM {SHADOW} WHERE id = 8")
@@ -141,7 +140,9 @@ def test_what_changes_is_compared_again_and_what_does_not_is_left_alone(
             "SELECT array_agg(v.first) FROM restructure.verified v JOIN before b USING (first)"
             " WHERE v.equal_at > b.equal_at"
         )
-        eventually(lambda: one(table, again) == [0], "the first range alone is compared again")
+        eventually(lambda: one(table, again) is not None, "something is compared again")
+        eventually(lambda: one(table, changed) == 0, "all that has changed is")
+        assert one(table, again) == [0], "the first range, and no other"
         # damage in another range is not looked for, in this one it is
         run(table, f"UPDATE {SHADOW} SET v = 'bad' WHERE id = 101")
         run(table, "UPDATE t SET v = 'newer' WHERE id = 100")
@@ -151,7 +152,7 @@ def test_what_changes_is_compared_again_and_what_does_not_is_left_alone(
         tool.wait_for("cutover refused")
         assert repair(tool, table).passed
         ask_for_cutover(table)
-        tool.wait_for_phase(Phase.LIVE)
+        tool.wait_for("done")
 
 
 def test_a_cutover_wants_a_verification_that_has_passed(database: str, table: Session) -> None:
@@ -192,7 +193,7 @@ def test_off_asks_for_none_and_a_sample_for_some(database: str, table: Session) 
 
 
 def test_a_row_whose_commit_is_not_visible_leaves_it_undecided(
-    database: str, table: Session, monkeypatch: pytest.MonkeyPatch
+    database: str, table: Session
 ) -> None:
     """A truncation that hangs in its commit: nothing can be said of any row."""
     with staying(database, plan("t", alter=WIDER)) as tool:
@@ -209,4 +210,4 @@ def test_a_row_whose_commit_is_not_visible_leaves_it_undecided(
             assert verify(tool, table).state == "undecided"
             ask_for_cutover(table)
             tool.wait_for("cutover refused")
-    assert NotNow.exit_code == 5
+            assert one(table, "SELECT error ->> 'kind' FROM restructure.job") == "NotNow"

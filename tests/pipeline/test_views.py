@@ -9,6 +9,7 @@ from psycopg import sql
 from restructure.errors import OperatorNeeded
 from restructure.model.phase import Phase
 from tests.pipeline.moments import Gate
+from tests.pipeline.moments import Gate
 from tests.pipeline.shapes import RETIRED, Writers, one, plan, run
 from tests.pipeline.tool import Tool
 from tests.workload import Workload
@@ -176,10 +177,14 @@ def test_the_table_is_free_while_a_materialized_view_is_filled(
         "CREATE MATERIALIZED VIEW kept AS SELECT id FROM base WHERE wait()",
     )
     text = plan("base", alter=["ALTER COLUMN id TYPE bigint"])
-    with psycopg.connect(database) as holder, Tool(database, text, hold="ready entered") as tool:
-        tool.held()
+    with (
+        psycopg.connect(database) as holder,
+        Gate("way back.stream") as made,  # a slot is not made while somebody holds such a lock
+        Tool(database, text) as tool,
+    ):
+        tool.until(lambda: made.reached)
         holder.execute("LOCK TABLE gate")
-        tool.release()
+        made.open()
         tool.until(lambda: _waits(connection))
         with connection.transaction(force_rollback=True):
             connection.execute("LOCK TABLE base IN ACCESS EXCLUSIVE MODE NOWAIT")

@@ -140,7 +140,7 @@ def test_a_truncation_is_not_applied_before_it_is_visible(
         Tool(database, ITEMS, Wish(stay=True)) as tool,
         Passings("catchup.applied") as applications,
     ):
-        tool.wait_for_phase(Phase.READY)
+        tool.wait_for("verified")
         writer = ice.freeze("TRUNCATE items", "INSERT INTO items VALUES (1, 'only', 1, 'x', true)")
         eventually(lambda: value(connection, SPOOL) == 2, "the truncation is decoded")
         applications.wait_for(3)
@@ -154,7 +154,9 @@ def test_a_truncation_is_not_applied_before_it_is_visible(
 def test_a_cutover_waits_for_a_writer_that_is_not_yet_visible(
     database: str, connection: psycopg.Connection, ice: Ice
 ) -> None:
-    with Tool(database, ITEMS, Wish(stay=True)) as tool:
+    # the slot of a way back would wait for it before the lock does
+    text = ITEMS + "cutover: {revert_window: 0}\n"
+    with Tool(database, text, Wish(stay=True)) as tool:
         tool.wait_for_phase(Phase.READY)
         writer = ice.freeze("UPDATE items SET amount = 7777 WHERE id = 5")
         connection.execute("UPDATE restructure.job SET request = 'cutover'")
