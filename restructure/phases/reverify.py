@@ -10,7 +10,7 @@ from types import TracebackType
 from restructure.catalog import verification
 from restructure.engine.verifier import Verifier
 from restructure.engine.work import Work
-from restructure.errors import NotNow, VerifyMismatch
+from restructure.errors import NotNow, Retryable, VerifyMismatch
 from restructure.model.phase import Phase
 from restructure.phases.verify import Verifying
 from restructure.postgres.connect import Connection
@@ -104,8 +104,13 @@ class Reverifier:
         if not stretches:
             return _LOOK_EVERY
         began = time.monotonic()
-        with self._turn:
-            verifier.compare(session, stretches[0])
+        try:
+            with self._turn:
+                verifier.compare(session, stretches[0])
+        except NotNow as later:
+            if isinstance(later, Retryable):
+                raise
+            return AGAIN_AFTER
         self._found.set()
         return max(REST * (time.monotonic() - began), _TICK)
 

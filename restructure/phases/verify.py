@@ -37,7 +37,7 @@ _BLOCKS_PER_UNIT = 32
 _PAGES_PER_BOUND = 4
 """Bounds are the keys of some pages, every fourth of these, so that units are of similar size."""
 
-_ROUNDS = 5
+_ROUNDS = 3
 _EXACT_ROUNDS = 3
 _PASSES = 3
 _REPAIRS = 20
