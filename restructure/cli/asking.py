@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 import psycopg
@@ -21,14 +22,24 @@ from restructure.postgres.connect import Connection
 _LOOK_EVERY = 0.25
 
 
-def ask(call: Invocation, connection: Connection, job: Job, request: str, word: str) -> None:
+def ask(
+    call: Invocation,
+    connection: Connection,
+    job: Job,
+    request: str,
+    word: str,
+    answered: Callable[[datetime], bool] | None = None,
+) -> None:
     """Ask for ``request``, called ``word`` in messages, and follow until it is done.
 
-    Raises what made that process give up, NotNow where it left before.
+    That is when the job has taken another phase; or, with ``answered``, when that says so of what
+    came after the moment it is given. Raises what made that process give up, NotNow where it left
+    before.
     """
     row = connection.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None
     shown: datetime = row[0]
+    asked = shown
     jobs.store(connection, job.id, request=request)
     attendant = schema.attendant(connection, job.id)
     call.output.note(f"Asked the process that attends {job.name} for the {word} ({attendant}).")
@@ -42,7 +53,9 @@ def ask(call: Invocation, connection: Connection, job: Job, request: str, word: 
                         shown = entry.at
                         view.event(entry.phase, entry.event, entry.detail)
                 view.progress(Phase(now.phase), progress_of(now.progress))
-                if attendant is None or now.request != request:
+                if attendant is None or (
+                    answered(asked) if answered is not None else now.request != request
+                ):
                     break
                 time.sleep(_LOOK_EVERY)
     except (KeyboardInterrupt, Interrupted):
@@ -51,11 +64,12 @@ def ask(call: Invocation, connection: Connection, job: Job, request: str, word: 
             hint=f"To hold it: restructure pause {job.name}. "
             f"To see how it goes: restructure status {job.name} --watch",
         ) from None
-    except psycopg.errors.UndefinedTable:
+    except (psycopg.errors.UndefinedTable, jobs.LostToken):
         raise aborted(job.name) from None
     if now.phase == Phase.ABORTED:
         raise aborted(job.name)
-    if now.phase == job.phase or now.error is not None:
+    done = answered(asked) if answered is not None else now.phase != job.phase and not now.error
+    if not done:
         _gave_up(connection, now, word)
 
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
-import psycopg
 import typer
 
-from restructure.catalog import job as jobs
-from restructure.catalog import journal, schema, verification, verified
+from restructure.catalog import schema, verification, verified
 from restructure.catalog.job import Job
 from restructure.catalog.verification import Verification
 from restructure.cli import words
-from restructure.cli.attend import attend, recorded_failure
+from restructure.cli.asking import ask
+from restructure.cli.attend import attend
 from restructure.cli.invocation import Invocation, invocation
-from restructure.cli.progress import JobView
-from restructure.cli.status import JobArgument, progress_of
+from restructure.cli.status import JobArgument
 from restructure.engine.work import VERIFY, VERIFY_AND_REPAIR
-from restructure.errors import Interrupted, NotNow, UsageError
+from restructure.errors import NotNow, UsageError
 from restructure.model.phase import Phase
 from restructure.model.wish import Wish
 from restructure.postgres.connect import Connection
-
-_LOOK_EVERY = 0.25
 
 
 def verify(
@@ -43,7 +38,8 @@ def verify(
 
     Reads both tables by ranges of keys, throttled as the copy is, while clients write and changes are
     applied; what is still under way is never taken for damage. Exit code 4 and a list of keys where rows
-    differ. Locks nothing, changes nothing without --repair.
+    differ. Locks nothing, changes nothing without --repair. After a revert only the columns that both
+    tables hold are compared.
 
     If a process attends the job already, it is asked to do it and this command shows how it goes;
     else this command does it.
@@ -53,7 +49,14 @@ def verify(
         found = call.job(connection, job)
         _require_ready(found)
         if schema.attendant(connection, found.id) is not None:
-            _follow(call, connection, found, repair=repair)
+            ask(
+                call,
+                connection,
+                found,
+                VERIFY_AND_REPAIR if repair else VERIFY,
+                "verification",
+                answered=lambda asked: _answered(connection, found, asked),
+            )
         else:
             attend(call, lambda runner: runner.attend(job, Wish(verify=True, repair=repair)))
         _report(call, connection, found)
@@ -67,7 +70,7 @@ def _require_ready(job: Job) -> None:
         )
     if job.phase == Phase.CUTOVER:
         raise NotNow(f"job {job.name} is about to swap its tables", hint="Try again later.")
-    if job.phase != Phase.READY:
+    if job.phase not in (Phase.READY, Phase.REVERTED):
         raise UsageError(f"job {job.name} is {job.phase}: rows are compared before the cutover")
     if job.paused:
         raise NotNow(f"job {job.name} is paused", hint=f"First: restructure resume {job.name}")
@@ -78,54 +81,9 @@ def _require_ready(job: Job) -> None:
         )
 
 
-def _follow(call: Invocation, connection: Connection, job: Job, *, repair: bool) -> None:
-    """Ask the process that attends the job, and show what it does until it has an answer.
-
-    Raises what made that process give up.
-    """
-    row = connection.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
-    asked: datetime = row[0]
-    shown = asked
-    jobs.store(connection, job.id, request=VERIFY_AND_REPAIR if repair else VERIFY)
-    attendant = schema.attendant(connection, job.id)
-    call.output.note(f"Asked the process that attends {job.name} to verify ({attendant}).")
-    try:
-        with JobView(call.output) as view:
-            while not _answered(connection, job, asked):
-                now = jobs.reload(connection, job.id)
-                for entry in journal.recent(connection, job.id, 50):
-                    if entry.at > shown:
-                        shown = entry.at
-                        view.event(entry.phase, entry.event, entry.detail)
-                view.progress(Phase(now.phase), progress_of(now.progress))
-                if schema.attendant(connection, job.id) is None:
-                    _gave_up(connection, now)
-                time.sleep(_LOOK_EVERY)
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(
-            "no longer watching; that process goes on comparing",
-            hint=f"To see how it goes: restructure status {job.name} --watch",
-        ) from None
-    except (psycopg.errors.UndefinedTable, jobs.LostToken):
-        raise UsageError(
-            f"job {job.name} was aborted", hint="Run its plan again to start over."
-        ) from None
-
-
 def _answered(connection: Connection, job: Job, asked: datetime) -> bool:
     found = verification.load(connection, job.id, job.names)
     return found is not None and found.ended_at is not None and found.ended_at > asked
-
-
-def _gave_up(connection: Connection, job: Job) -> None:
-    jobs.store(connection, job.id, request=None)
-    if job.error is not None:
-        raise recorded_failure(job.error)
-    raise NotNow(
-        f"the process that attended job {job.name} has left before it had verified",
-        hint="Run the same command again: it will verify itself.",
-    )
 
 
 def _report(call: Invocation, connection: Connection, job: Job) -> None:

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from tests.start import Command
 
 PATIENCE = 90.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,15 +37,17 @@ def restructure(
     *words: str | Path, dsn: str | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, off a terminal and with nobody to answer."""
-    return subprocess.run(
-        [sys.executable, "-m", "restructure", *map(str, words)],
-        env=environment(dsn, **more),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    command = start(*words, dsn=dsn, **more)
+    try:
+        code = command.wait(PATIENCE)
+    finally:
+        command.kill()
+    return subprocess.CompletedProcess(words, code, command.stdout, command.stderr)
+
+
+def start(*words: str | Path, dsn: str | None = None, **more: str) -> Command:
+    """Start a command. What it does with a DSN among its arguments cannot be seen this way."""
+    return Command([str(word) for word in words], environment(dsn, **more))
 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -58,24 +60,9 @@ class Running:
     """A command under way: ``with Running("run", plan, dsn=dsn) as tool``. Killed on leaving."""
 
     def __init__(self, *words: str | Path, dsn: str | None = None, **more: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "restructure", *map(str, words)],
-            env=environment(dsn, **more),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.stdout = ""
-        self.stderr = ""
-        self._readers = [
-            threading.Thread(target=self._read, args=(name,), daemon=True)
-            for name in ("stdout", "stderr")
-        ]
+        self.process = start(*words, dsn=dsn, **more)
 
     def __enter__(self) -> Running:
-        for reader in self._readers:
-            reader.start()
         return self
 
     def __exit__(
@@ -84,15 +71,16 @@ class Running:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        self.process.kill()
         self.finish()
 
-    def _read(self, name: str) -> None:
-        stream = getattr(self.process, name)
-        for line in stream:
-            setattr(self, name, getattr(self, name) + line)
-        stream.close()
+    @property
+    def stdout(self) -> str:
+        return self.process.stdout
+
+    @property
+    def stderr(self) -> str:
+        return self.process.stderr
 
     def said(self, text: str) -> None:
         """Wait until stderr holds ``text``."""
@@ -103,7 +91,6 @@ class Running:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if self.process.poll() is not None:
-                self._join()
                 if condition():
                     return
                 raise AssertionError(f"ended without {what}:\n{self.stdout}\n{self.stderr}")
@@ -115,10 +102,4 @@ class Running:
 
     def finish(self) -> int:
         """Wait for the end; the exit code."""
-        code = self.process.wait(PATIENCE)
-        self._join()
-        return code
-
-    def _join(self) -> None:
-        for reader in self._readers:
-            reader.join(PATIENCE)
+        return self.process.wait(PATIENCE)

@@ -11,7 +11,7 @@ import pytest
 from restructure.catalog import job as jobs
 from restructure.catalog.job import Job
 from restructure.cli.status import standing_lines
-from restructure.errors import LossyRevert, WayBackLost
+from restructure.errors import LossyRevert, VerifyMismatch, WayBackLost
 from restructure.model.phase import Phase
 from restructure.model.wish import Wish
 from restructure.phases.standing import Standing, read_standing
@@ -324,6 +324,28 @@ def test_partitions_come_back_to_where_they_were(database: str, connection: Sess
     assert value(connection, "SELECT count(*) FROM t_new") == 19
 
 
+def test_a_slot_that_is_late_is_there_for_the_next_try(database: str, connection: Session) -> None:
+    """Making a slot waits for every transaction with an id, in whatever table."""
+    connection.execute(CREATE)
+    connection.execute("CREATE TABLE elsewhere (n integer)")
+    plan = PLAN + "stream: {kind: pgoutput, slot_timeout: 1s}\n"
+    with (
+        psycopg.connect(database) as busy,
+        Tool(database, plan, Wish(cutover=True), hold="cutover entered") as tool,
+    ):
+        tool.held()
+        busy.execute("INSERT INTO elsewhere VALUES (1)")
+        tool.release()
+        tool.not_yet("slot")
+        busy.commit()
+        assert tool.finish().phase == Phase.LIVE
+    connection.execute("UPDATE t SET note = 'followed'")
+
+    attend(database, revert=True)
+
+    assert value(connection, "SELECT count(*) FROM t WHERE note = 'followed'") == 20
+
+
 def gone(dsn: str) -> bool:
     """Whether nothing of the way back is left that could hurt production."""
     return not [thing for thing in leftovers(dsn) if "reverse" in thing]
@@ -398,6 +420,20 @@ def test_a_process_that_stays_does_what_is_asked_for(
             f"the job is {phase}",
         )
         assert value(connection, "SELECT note FROM t WHERE id = 1") == "seen"
+
+
+def test_after_a_revert_what_both_tables_hold_can_be_compared(database: str, live: Session) -> None:
+    live.execute("UPDATE t SET token = gen_random_uuid(), note = 'mine' WHERE id = 1")
+    attend(database, revert=True)
+    attend(database, verify=True)
+    live.execute("SET restructure.reverse = 'on'")
+    live.execute("UPDATE restructure_t.t SET note = 'damage' WHERE id = 2")
+    with pytest.raises(VerifyMismatch, match="1 key"):
+        attend(database, verify=True)
+    with pytest.raises(VerifyMismatch):
+        attend(database, cutover=True)
+    attend(database, verify=True, repair=True)
+    assert attend(database, cutover=True).phase == Phase.LIVE
 
 
 def test_after_a_revert_everything_can_be_removed(database: str, live: Session) -> None:

@@ -9,7 +9,6 @@ from psycopg import sql
 from restructure.errors import OperatorNeeded
 from restructure.model.phase import Phase
 from tests.pipeline.moments import Gate
-from tests.pipeline.moments import Gate
 from tests.pipeline.shapes import RETIRED, Writers, one, plan, run
 from tests.pipeline.tool import Tool
 from tests.workload import Workload
