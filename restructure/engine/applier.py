@@ -275,7 +275,7 @@ class LastKeys:
 def empty(session: Connection, transform: Transform, relation: int) -> None:
     """Do to the target what a TRUNCATE of ``relation`` (the source or a leaf of it) did."""
     if relation == transform.source.oid:
-        session.execute(sql.SQL("TRUNCATE {}").format(transform.target.identifier))
+        session.execute(transform.empty_target(), {})
         transform.spool.forget_refused(session)
         return
     session.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on")

@@ -174,6 +174,14 @@ class Transform:
             values=_COMMA.join(values) + self._kept.values(_OLD),
         )
 
+    def empty_target(self) -> sql.Composed:
+        """What a TRUNCATE of the source does to the target."""
+        if self.mapping.ours is None:
+            return sql.SQL("TRUNCATE {}").format(self._target)
+        return sql.SQL("DELETE FROM {} AS {} WHERE ({})").format(
+            self._target, quoted(self.target.name), raw(self.mapping.ours)
+        )
+
     def delete_absent(self) -> sql.Composed:
         """Remove rows whose key the source no longer has: what a truncated leaf held."""
         return sql.SQL(

@@ -75,4 +75,5 @@ def _mapping(stored: dict[str, Any]) -> Mapping:
         ),
         key=tuple(KeyPair(**pair) for pair in stored["key"]),
         where=stored["where"],
+        ours=stored["ours"],
     )

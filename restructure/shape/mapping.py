@@ -54,11 +54,16 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """The transform: everything needed to compose copy, catch-up and verify."""
+    """The transform: everything needed to compose copy, catch-up and verify.
+
+    ``where`` tells which rows are read. ``ours`` is a condition over rows of the *target*: of those
+    for which it is not true nothing was ever read from there, and nothing may happen to them.
+    """
 
     filled: tuple[FilledColumn, ...]
     key: tuple[KeyPair, ...]
     where: str | None
+    ours: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,9 @@ class _Derivation:
         unpublished = self._unpublished()
         if unpublished is not None:
             return WayBack(None, unpublished)
-        return WayBack(Mapping(tuple(filled), tuple(key), None), "", tuple(lost))
+        return WayBack(
+            Mapping(tuple(filled), tuple(key), None, ours=self.mapping.where), "", tuple(lost)
+        )
 
     def _unpublished(self) -> str | None:
         """Why no publication of the new table could be made without clients' writes failing."""

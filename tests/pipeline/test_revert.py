@@ -270,6 +270,16 @@ def test_a_truncation_of_the_new_table_goes_back_too(database: str, live: Sessio
     assert rows(live, "SELECT id, code, note, legacy FROM t") == [(1, "c1", "after", None)]
 
 
+def test_a_truncation_spares_what_the_plan_left_behind(database: str, connection: Session) -> None:
+    connection.execute(CREATE)
+    run(database, PLAN + "where: id > 5 AND note LIKE '%e'\n")
+    connection.execute("TRUNCATE t")
+
+    attend(database, revert=True)
+
+    assert rows(connection, "SELECT min(id), max(id), count(*) FROM t") == [(1, 5, 5)]
+
+
 PARTITIONED = """
 name: t
 table: t
