@@ -2,18 +2,20 @@
 
 Starting Python and importing takes 0.7 s of processor time, which for hundreds of commands was a
 fifth of what all tests take. From there on it is the real thing: ``main`` with arguments,
-environment, files for stdout and stderr, signals. Where the start itself is in question (a DSN
-among the arguments, a terminal) a test starts Python.
+environment, files for stdout and stderr, signals. With a DSN among the arguments, which is taken
+off the process list by starting again, Python is started.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,8 +30,9 @@ class Command:
     """``restructure WORDS`` under way. A negative exit code is the signal that ended it."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="restructure-command-")
-        self._files = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
+        folder = tempfile.mkdtemp(prefix="restructure-command-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._files = [Path(folder, name) for name in ("stdout", "stderr")]
         for file in self._files:
             file.touch()
         self._process = _FORKS.Process(
@@ -80,6 +83,8 @@ def _become(words: list[str], environment: dict[str, str], files: list[str]) -> 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    if any(word.startswith("--dsn") for word in words):
+        os.execve(sys.executable, [sys.executable, "-m", "restructure", *words], environment)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  # as long as the process lives
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115

@@ -48,6 +48,11 @@ def test_no_trigger_rule_or_policy_acts_on_the_retired_table(
         done = connection.execute(statement.format(f"restructure_job_retired.{member}"))
         assert done.rowcount == rows
 
+    # a policy that does not act could still keep what it names from being dropped
+    named = "SELECT polname FROM pg_policy JOIN pg_class c ON c.oid = polrelid"
+    retired = " WHERE relnamespace = 'restructure_job_retired'::regnamespace"
+    assert connection.execute(named + retired).fetchall() == []
+
     # and all of it acts on the table that serves
     assert connection.execute(f"UPDATE {member} SET a = 2").rowcount == 0
     with pytest.raises(psycopg.errors.RaiseException, match="fired"):

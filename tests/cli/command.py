@@ -46,7 +46,7 @@ def restructure(
 
 
 def start(*words: str | Path, dsn: str | None = None, **more: str) -> Command:
-    """Start a command. What it does with a DSN among its arguments cannot be seen this way."""
+    """Start a command."""
     return Command([str(word) for word in words], environment(dsn, **more))
 
 

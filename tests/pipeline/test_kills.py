@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import psycopg
 import pytest
 
 from tests.pipeline.tool import PATIENCE, leftovers
+from tests.start import Command
 from tests.workload import PLAN, Workload, seed
 
 ROWS = 30_000
@@ -50,19 +49,15 @@ MOMENTS = (
 TO_CUTOVER = ("--cutover", "--then", "leave")
 
 
-def command(dsn: str, *words: str, failpoint: str = "") -> subprocess.Popen[bytes]:
+def command(dsn: str, *words: str, failpoint: str = "") -> Command:
     """Start ``restructure`` as a user does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "restructure", *words],
-        env={**os.environ, "RESTRUCTURE_DSN": dsn, "RESTRUCTURE_FAILPOINT": failpoint},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+    return Command(
+        words, {**os.environ, "RESTRUCTURE_DSN": dsn, "RESTRUCTURE_FAILPOINT": failpoint}
     )
 
 
-def finished(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    _, stderr = process.communicate(timeout=PATIENCE)
-    return process.returncode, stderr.decode()
+def finished(process: Command) -> tuple[int, str]:
+    return process.wait(PATIENCE), process.stderr
 
 
 def plan_file(folder: Path, name: str, text: str = PLAN) -> str:
@@ -112,9 +107,7 @@ PHASES = ("planned", "setup", "copy", "index", "catchup", "ready", "cutover", "l
 TO_THE_END = ("--cutover", "--then", "finalize")
 
 
-def wait_for_phase(
-    session: psycopg.Connection, name: str, phase: str, process: subprocess.Popen[bytes]
-) -> None:
+def wait_for_phase(session: psycopg.Connection, name: str, phase: str, process: Command) -> None:
     """Until the job is in ``phase`` or past it, or its process has ended."""
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None:
