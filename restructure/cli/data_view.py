@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from types import TracebackType
 
-from restructure.cli.progress import LINE_EVERY, Bar
+from restructure.cli.progress import LINE_EVERY, View
 from restructure.cli.render import Output
 from restructure.phases.data_check import Looking
 
 
-class DataView:
+class DataView(View):
     """``show`` may be called from any one thread."""
 
     def __init__(self, output: Output) -> None:
-        self._output = output
-        self._bar = Bar(output) if output.animated else None
+        super().__init__(output)
         self._line = time.monotonic()
-
-    def __enter__(self) -> DataView:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def show(self, looking: Looking) -> None:
         text = " · ".join(_parts(looking))

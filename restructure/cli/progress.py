@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
@@ -26,17 +26,14 @@ _RATE_OVER = 10.0
 _QUIET = ("entered",)
 
 
-class JobView:
-    """Shows the events and the progress of one job. Its methods may be called from any thread."""
+class View:
+    """``with`` it: a bar on a terminal, None elsewhere."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._lock = threading.Lock()
-        self._rows: deque[tuple[float, int]] = deque()
-        self._last_line = ("", 0.0)
         self._bar = Bar(output) if output.animated else None
 
-    def __enter__(self) -> JobView:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
@@ -49,6 +46,16 @@ class JobView:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class JobView(View):
+    """Shows the events and the progress of one job. Its methods may be called from any thread."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._lock = threading.Lock()
+        self._rows: deque[tuple[float, int]] = deque()
+        self._last_line = ("", 0.0)
 
     def event(self, phase: str, name: str, detail: dict[str, Any]) -> None:
         """A Listener of engine/work.py: print one journal entry."""
