@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from restructure.catalog import job as jobs
 from restructure.catalog import schema
 from restructure.catalog.job import Job
-from restructure.catalog.spool import Spool
-from restructure.catalog.suspects import Suspects
 from restructure.errors import UsageError
 from restructure.model.failpoint import failpoint
 from restructure.model.names import Direction, Names
 from restructure.model.phase import Phase, source_serves
-from restructure.phases.removal import remove_schema
+from restructure.phases.removal import remove_schema, remove_stream, remove_tables
 from restructure.plan.load import parse_plan
-from restructure.ports import find_stream
 from restructure.postgres.connect import Connection
 
 
@@ -33,15 +28,13 @@ def run(connection: Connection, dsn: str, job: Job, token: int) -> None:
     options = parse_plan(job.plan, job.plan_file).plan.stream
     directions = [Names.of(job.name, direction) for direction in Direction]
     for names in directions:
-        with contextlib.closing(find_stream(options["kind"])(dsn, names, options)) as stream:
-            stream.drop()
+        remove_stream(dsn, names, options)
     failpoint("abort.stream")
     for name in (job.names.shadow_schema, job.names.retired_schema):
         remove_schema(connection, name)
     with connection.transaction():
         for names in directions:
-            Spool(names, ()).drop(connection)
-            Suspects(names, 0).drop(connection)
+            remove_tables(connection, names)
         jobs.store(connection, job.id, request=None, paused=False)
         jobs.advance(connection, job.id, token, phase, Phase.ABORTED)
     failpoint("abort.committed")

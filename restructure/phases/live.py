@@ -11,7 +11,6 @@ from psycopg import sql
 
 from restructure.catalog import job as jobs
 from restructure.catalog.spool import Spool
-from restructure.catalog.suspects import Suspects
 from restructure.engine.refusal import is_row_error, reason
 from restructure.engine.work import Work
 from restructure.errors import OperatorNeeded
@@ -19,7 +18,8 @@ from restructure.model.failpoint import failpoint
 from restructure.model.phase import Phase
 from restructure.phases.catchup import apply_pending
 from restructure.phases.ready import RETRY_QUARANTINE_EVERY
-from restructure.phases.way_back import drop_stream, give_up
+from restructure.phases.removal import remove_stream, remove_tables
+from restructure.phases.way_back import give_up
 from restructure.postgres.script import Script
 from restructure.shape.carry.quiet import quiet
 from restructure.shape.made import SetAside, Shadow
@@ -33,8 +33,10 @@ _RETRIED = 1000
 
 def aftermath(work: Work) -> None:
     """Give up the other direction's stream, validate foreign keys, refresh statistics. Safe to repeat."""
-    other = work.direction.other
-    drop_stream(work, other)  # the swap's, or of a try that a runner died in
+    other = work.names.other
+    remove_stream(
+        work.dsn, other, work.plan.stream
+    )  # the swap's, or of a try that a runner died in
     failpoint("live.dropped")
     row = jobs.reload(work.state, work.job.id)
     if row.aftermath:
@@ -49,8 +51,7 @@ def aftermath(work: Work) -> None:
             work.state,
             lambda: _execute(work, sql.SQL("ANALYZE {}").format(work.source.relation.identifier)),
         )
-    Spool(work.names.other, ()).drop(work.state)
-    Suspects(work.names.other, 0).drop(work.state)
+    remove_tables(work.state, other)
     if row.aftermath:
         jobs.store(work.state, work.job.id, request=None, aftermath=False)
         work.tell("done", retired=f"{work.names.shadow_schema}.{work.source.relation.name}")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from psycopg import errors as pg
 from psycopg import sql
 
+from restructure.catalog.spool import Spool
+from restructure.catalog.suspects import Suspects
 from restructure.errors import NotNow, OperatorNeeded
 from restructure.model.failpoint import failpoint
+from restructure.model.names import Names
+from restructure.ports import find_stream
 from restructure.postgres.connect import Connection
 from restructure.postgres.said import refusal
 
@@ -52,6 +58,18 @@ def _stays(whys: list[str]) -> OperatorNeeded:
         hint="Where something depends on it, drop that first, if nobody needs it. Then run the same "
         "command again.",
     )
+
+
+def remove_stream(dsn: str, names: Names, options: Mapping[str, Any]) -> None:
+    """Drop the stream of one direction, whole or half. ``options`` are the plan's."""
+    with contextlib.closing(find_stream(options["kind"])(dsn, names, dict(options))) as stream:
+        stream.drop()
+
+
+def remove_tables(connection: Connection, names: Names) -> None:
+    """Drop what the catalog keeps of one direction in tables of its own."""
+    Spool(names, ()).drop(connection)
+    Suspects(names, 0).drop(connection)
 
 
 def _drop(connection: Connection, kind: str, name: str) -> str | None:

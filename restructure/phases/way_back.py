@@ -16,7 +16,6 @@ from psycopg.types.json import Jsonb
 from restructure.catalog import job as jobs
 from restructure.catalog import spool as positions
 from restructure.catalog.spool import Spool
-from restructure.catalog.suspects import Suspects
 from restructure.engine.sides import Sides, kept, new_table, watched
 from restructure.engine.throttle import SlotGivenUp
 from restructure.engine.work import Work
@@ -25,6 +24,7 @@ from restructure.model.failpoint import failpoint
 from restructure.model.names import Direction, Names
 from restructure.model.phase import Phase
 from restructure.phases.refused_ddl import told
+from restructure.phases.removal import remove_stream, remove_tables
 from restructure.ports import Stream, find_stream
 from restructure.postgres.connect import Connection
 from restructure.postgres.prepared import execute, prepare_text
@@ -154,20 +154,11 @@ class WayBack:
         return Sides(source, watched(source))
 
 
-def drop_stream(work: Work, direction: Direction) -> None:
-    """Remove the stream of one direction."""
-    names = Names.of(work.job.name, direction)
-    stream = find_stream(work.plan.stream["kind"])(work.dsn, names, work.plan.stream)
-    with contextlib.closing(stream):
-        stream.drop()
-
-
 def drop_direction(work: Work, direction: Direction) -> None:
     """Remove stream and spool of one direction."""
-    drop_stream(work, direction)
     names = Names.of(work.job.name, direction)
-    Spool(names, ()).drop(work.state)
-    Suspects(names, 0).drop(work.state)
+    remove_stream(work.dsn, names, work.plan.stream)
+    remove_tables(work.state, names)
 
 
 def give_up(work: Work, why: str) -> None:
